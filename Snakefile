@@ -1,0 +1,31 @@
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+pathvars:
+    results=STUDY.results,
+    logs=f"{STUDY.results}/logs",
+
+
+include: "workflow/rules/corpus.smk"
+include: "workflow/rules/generation.smk"
+include: "workflow/rules/verification.smk"
+include: "workflow/rules/curation.smk"
+include: "workflow/rules/statistics.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "<results>/report.html",
+    localrule: True

@@ -1,0 +1,56 @@
+import ast
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+WORKFLOW = Path(workflow.basedir) / "workflow"
+sys.path.insert(0, str(WORKFLOW))
+# Scripts run in their own interpreters: this is how they find the package.
+os.environ["PYTHONPATH"] = str(WORKFLOW)
+
+from whichteacher.config import ConfigError, check_config
+
+try:
+    STUDY = check_config(config, Path.cwd())
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+TEACHERS = list(STUDY.teachers)
+SHARDS = range(STUDY.corpus.shards)
+
+
+def code(script: str) -> list[str]:
+    """The script's own modules, followed through their imports: rules list them as inputs, so that an edit re-runs
+    the rules that use the edited file and no others."""
+    found, queue = set(), [WORKFLOW / "scripts" / f"{script}.py"]
+    while queue:
+        tree = ast.parse(queue.pop().read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                path = WORKFLOW / (name.replace(".", "/") + ".py")
+                if name.startswith("whichteacher.") and path.is_file() and path not in found:
+                    found.add(path)
+                    queue.append(path)
+    return sorted(str(path) for path in found)
+
+
+def settings(block) -> dict:
+    """A block of the configuration as plain JSON types, for ``params``."""
+    return block.model_dump(mode="json")
+
+
+wildcard_constraints:
+    source="[a-z0-9_]+",
+    benchmark="[a-z0-9_]+",
+    teacher="[a-z0-9_]+",
+    control="[a-z0-9_]+",
+    shard=r"\d+",
+    round=r"\d+",
+    seed=r"\d+",

@@ -1,0 +1,429 @@
+"""The configuration of a study: one pydantic model per block, validated before any job starts.
+
+The models are the single source: ``make config`` writes ``workflow/schemas/config.schema.json`` and the commented
+``config/config.yaml`` from them, and a test fails when either drifts.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Category = Literal["math", "code", "science", "instruction_following", "multi_turn", "general"]
+CATEGORIES: tuple[Category, ...] = ("math", "code", "science", "instruction_following", "multi_turn", "general")
+CONTROLS = ("parallel", "own_passes", "equal_rows", "equal_tokens")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names key, value and remedy, one line per problem."""
+
+
+class Block(BaseModel):
+    """A mapping of the configuration. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Sampling(Block):
+    temperature: float = Field(0.6, ge=0, description="Sampling temperature.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling mass.")
+    top_k: int = Field(-1, ge=-1, description="Keep the k likeliest tokens; -1 keeps all.")
+    max_tokens: Positive = Field(
+        49152, description="Longest response, in tokens; a longer one is cut and never passes."
+    )
+
+
+class ModelRef(Block):
+    """A model by hub id and revision, or by local folder."""
+
+    model: str = Field(description="Hub id (`org/name`), or a folder (`./...` or an absolute path).")
+    revision: str | None = Field(
+        None,
+        description="Commit (40 hex digits) of a hub model; none for a folder, whose weights are digested instead.",
+    )
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("auto", description="Weights in memory.")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether ``model`` names a folder rather than a hub id."""
+        return self.model.startswith(("./", "../", "/"))
+
+    @model_validator(mode="after")
+    def _revision_fits(self) -> ModelRef:
+        if self.is_local and self.revision is not None:
+            raise ValueError("a local folder takes no revision: remove `revision`")
+        if not self.is_local and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(
+                f"revision {self.revision!r} of hub model {self.model!r} is no commit: pin one with 40 hex digits, "
+                "or start a local folder with ./"
+            )
+        return self
+
+
+class Columns(Block):
+    """Which column of a source file holds what. A dotted name reaches into a nested object."""
+
+    id: str | None = Field(None, description="The source's own id of the row; none uses the line number.")
+    prompt: str | None = Field(None, description="The query as one string; give this or `turns`.")
+    turns: str | None = Field(None, description="The dialogue as a list of {role, content} or {from, value}.")
+    answer: str | None = Field(None, description="The reference answer.")
+    answer_type: str | None = Field(None, description="number, expression, set, interval, choice or text.")
+    tests: str | None = Field(None, description="Tests of a code query: JSON text or an object (see config/README.md).")
+    constraints: str | None = Field(None, description="IFEval constraints: JSON text or an object.")
+
+    @model_validator(mode="after")
+    def _one_text(self) -> Columns:
+        if (self.prompt is None) == (self.turns is None):
+            raise ValueError("name exactly one of `prompt` and `turns`")
+        return self
+
+
+class Source(Block):
+    """Where queries come from."""
+
+    path: str | None = Field(None, description="Local .jsonl, .jsonl.zst, .csv or .parquet file; give this or `hub`.")
+    hub: str | None = Field(None, description="Hub data set id; needs `revision`.")
+    revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set.")
+    subset: str | None = Field(None, description="Configuration name of the hub data set.")
+    split: str = Field("train", description="Split of the hub data set.")
+    category: Category = Field(description="The one category of this source.")
+    licence: str = Field(description="SPDX name, or the words of the source.")
+    limit: Positive | None = Field(None, description="Take at most this many rows; none takes all.")
+    columns: Columns = Field(description="Column mapping.")
+    guess: bool = Field(False, description="True where the paper does not name this source for this category.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("name exactly one of `path` and `hub`")
+        if self.hub is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(f"revision {self.revision!r} of {self.hub!r} is no commit: pin one with 40 hex digits")
+        return self
+
+
+class Clean(Block):
+    max_chars: Positive = Field(20000, description="Drop longer queries as `too_long`.")
+    min_chars: Positive = Field(4, description="Drop shorter queries as `incomplete`.")
+    max_garbled: Probability = Field(
+        0.15,
+        description="Drop as `garbled` above this share of replacement, private-use, unassigned, surrogate and control "
+        "characters. Letters of any script and mathematical signs are not garbled.",
+    )
+    drop_urls: bool = Field(True, description="Drop queries with a URL.")
+    drop_tables: bool = Field(True, description="Drop queries with a Markdown or HTML table.")
+
+
+class Decontaminate(Block):
+    ngram: Positive = Field(
+        8, description="A query sharing a word n-gram this long with a benchmark problem is examined."
+    )
+    containment: Probability = Field(
+        0.6, description="Drop if this share of the benchmark problem's n-grams stands in the query."
+    )
+    embedder: str | None = Field(
+        None,
+        description="Encoder for the semantic check: a sentence-transformers hub id or folder, `hashed_ngrams` (character "
+        "n-grams hashed to 4096 dimensions: no model, no hub), or none.",
+    )
+    embedder_revision: str | None = Field(None, description="Commit (40 hex digits) of a hub encoder.")
+    similarity: Probability = Field(0.9, description="Drop above this cosine similarity to a benchmark problem.")
+
+
+class Corpus(Block):
+    sources: dict[Name, Source] = Field(description="Query sources by name.", min_length=1)
+    clean: Clean = Field(default_factory=Clean, description="Cleaning rules; every dropped row has a reason.")
+    decontaminate: Decontaminate = Field(
+        default_factory=Decontaminate, description="Removal of queries equal or close to a benchmark problem."
+    )
+    shards: Positive = Field(1, description="Number of shards: equal ranges of `query_id`.")
+
+
+class Miniature(Block):
+    """The corpus and benchmarks the project makes itself. Absent in studies that bring their own."""
+
+    seed: int = Field(1, ge=0, description="Seed of the corpus; benchmarks have their own, so they never follow it.")
+    queries: dict[Category, Positive] = Field(description="Queries to make per category, before planted faults.")
+    planted: Annotated[int, Field(ge=0)] = Field(
+        12, description="Planted rows per kind of fault (duplicates, contamination, URLs, tables, garbled, empty, ...)."
+    )
+    problems: dict[Name, Positive] = Field(description="Problems to make per benchmark.")
+
+
+class Prompting(Block):
+    """How a query is put to a model."""
+
+    system_prompt: str = Field("", description="System message; empty sends none.")
+    suffixes: dict[Category, str] = Field(
+        default_factory=dict, description="Text added to the last user message, per category."
+    )
+
+
+class Teacher(ModelRef, Prompting):
+    """A model that answers queries."""
+
+    label: str = Field(description="Name in figures and tables.")
+    colour: Colour = Field(description="Colour in every figure.")
+    engine: Literal["vllm", "dataset"] = Field(
+        "vllm", description="`vllm` generates in process; `dataset` reads published traces as attempts."
+    )
+    traces: str | None = Field(
+        None, description="Engine `dataset`: folder of JSONL files in the released schema (conversations, info)."
+    )
+    answer_format: Literal["tags", "thinking_only"] = Field(
+        "tags",
+        description="`tags`: the model writes <think> and <answer> itself; `thinking_only`: it closes </think> and the "
+        "rest is the answer (DeepSeek-R1, Qwen3).",
+    )
+    max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
+    tensor_parallel: Positive = Field(1, description="GPUs one engine spans.")
+    sampling: Sampling = Field(default_factory=Sampling, description="How responses are drawn.")
+    attempts: list[Positive] = Field(
+        [1, 1, 2, 4], min_length=1, description="Attempts drawn per still open query in each round."
+    )
+    price_per_million_tokens: float | None = Field(
+        None,
+        ge=0,
+        description="Price of a million output tokens, for cost tables; none reports tokens and seconds only.",
+    )
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Teacher:
+        if self.engine == "dataset":
+            if self.traces is None:
+                raise ValueError("engine `dataset` needs `traces`: the folder of published JSONL files")
+            if self.attempts != [1]:
+                raise ValueError("engine `dataset` holds one attempt per query: set attempts: [1]")
+        return self
+
+
+class Sandbox(Block):
+    cpu_seconds: Positive = Field(6, description="CPU time of one program on one test.")
+    memory_mb: Positive = Field(512, description="Address space of one program.")
+    accept_risk: bool = Field(
+        False,
+        description="Run model-written code even where the isolation self-test fails. Only on a throw-away machine.",
+    )
+
+
+class Verification(Block):
+    threshold: Probability = Field(0.9, description="Smallest score that passes.")
+    thresholds: dict[Category, Probability] = Field(default_factory=dict, description="Overrides per category.")
+    max_tests: Positive = Field(10, description="Tests run per code query: the first ones.")
+    deadline_seconds: Positive = Field(10, description="CPU time of one rule-based comparison; beyond it: unknown.")
+    sandbox: Sandbox = Field(default_factory=Sandbox, description="Limits on model-written code.")
+
+    def threshold_of(self, category: str) -> float:
+        """The threshold that holds for ``category``."""
+        return self.thresholds.get(category, self.threshold)
+
+
+class Perplexity(Block):
+    scorer: ModelRef = Field(description="The model whose perplexity is taken.")
+    scope: Literal["response", "query_and_response"] = Field("response", description="Which tokens count.")
+    max_length: Positive = Field(32768, description="Longer rows are scored on their first tokens.")
+    thresholds: dict[Name, float] = Field(
+        default_factory=dict, description="Per teacher: drop traces above it. A teacher without one drops none."
+    )
+
+
+class Ngrams(Block):
+    size: Positive = Field(20, description="Tokens per n-gram.")
+    max_count: Positive = Field(
+        20, description="Drop traces that hold an n-gram seen more often in the teacher's data."
+    )
+    tokenizer: ModelRef = Field(description="Whose tokens; also the tokenizer of every length in tables and figures.")
+
+
+class Curation(Block):
+    perplexity: Perplexity | None = Field(None, description="Perplexity filter; none leaves perplexities empty.")
+    ngrams: Ngrams = Field(description="Frequent n-gram filter.")
+    controls: list[Literal["parallel", "own_passes", "equal_rows", "equal_tokens"]] = Field(
+        ["parallel"],
+        min_length=1,
+        description="Datasets to build. parallel: queries every teacher solved; own_passes: all of a teacher's own; "
+        "equal_rows, equal_tokens: own passes cut to the smallest teacher's.",
+    )
+
+
+class Recipe(Block):
+    """One training recipe for every teacher's dataset."""
+
+    learning_rate: float = Field(8e-5, gt=0, description="Peak learning rate.")
+    warmup: Probability = Field(0.05, description="Share of the steps that warm up; cosine to zero follows.")
+    epochs: float = Field(2, gt=0, description="Passes over the dataset; ignored where `max_steps` is set.")
+    max_steps: Positive | None = Field(None, description="Optimizer steps; none trains for `epochs`.")
+    batch_size: Positive = Field(64, description="Packed sequences per optimizer step, over all devices.")
+    micro_batch_size: Positive = Field(1, description="Packed sequences per device and forward pass.")
+    max_length: Positive = Field(32768, description="Longer samples are excluded, never cut; also the packed length.")
+    packing: bool = Field(True, description="Fill sequences with several samples that do not see each other.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
+    adam_beta2: float = Field(0.95, gt=0, lt=1, description="AdamW second-moment decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
+    bf16: bool = Field(True, description="bfloat16 training; false trains in float32.")
+    gradient_checkpointing: bool = Field(True, description="Trade time for memory.")
+    deepspeed: Literal["zero2", "zero3"] | None = Field(None, description="DeepSpeed stage; none trains without it.")
+    devices: Positive = Field(1, description="Processes per student.")
+
+
+class Architecture(Block):
+    """A Llama-type student trained from a seeded initialisation instead of a base model."""
+
+    hidden_size: Positive = Field(64, description="Width; a multiple of the 32-wide heads vLLM serves on CPU.")
+    intermediate_size: Positive = Field(192, description="Width of the feed-forward layers.")
+    num_hidden_layers: Positive = Field(4, description="Layers.")
+    num_attention_heads: Positive = Field(2, description="Attention heads.")
+    max_position_embeddings: Positive = Field(1024, description="Longest sequence.")
+    tokenizer: str = Field(description="Folder of the tokenizer.")
+    seed: int = Field(0, ge=0, description="Seed of the initial weights: one initialisation for all students.")
+
+
+class Training(Block):
+    base: ModelRef | None = Field(None, description="Base model to fine-tune; give this or `architecture`.")
+    architecture: Architecture | None = Field(None, description="Student to train from scratch.")
+    system_prompt: str = Field("", description="System message of training samples; empty sends none.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="Training seeds: one student each.")
+    recipe: Recipe = Field(default_factory=Recipe, description="Identical for every teacher.")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Training:
+        if (self.base is None) == (self.architecture is None):
+            raise ValueError("give exactly one of `base` and `architecture`")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds repeat: every student needs a seed of its own")
+        return self
+
+
+class Benchmark(Block):
+    """Problems that score a student."""
+
+    label: str = Field(description="Name in figures and tables.")
+    role: Literal["AIME2024", "AIME2025", "MATH500", "LiveCodeBench"] = Field(
+        description="The benchmark of the paper whose place it takes in Tables 1 and 2."
+    )
+    path: str | None = Field(None, description="Local JSONL file; give this or `hub`.")
+    hub: str | None = Field(None, description="Hub data set id; needs `revision`.")
+    revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set.")
+    subset: str | None = Field(None, description="Configuration name of the hub data set.")
+    split: str = Field("test", description="Split of the hub data set.")
+    category: Literal["math", "code"] = Field(description="How answers are verified.")
+    columns: Columns = Field(description="Column mapping.")
+    date_column: str | None = Field(None, description="Column with the contest date.")
+    date_from: str | None = Field(None, description="First contest date taken, YYYY-MM-DD.")
+    date_to: str | None = Field(None, description="Last contest date taken, YYYY-MM-DD.")
+    expected_problems: Positive | None = Field(None, description="Fail unless this many problems are selected.")
+    samples: Positive = Field(description="Samples per problem.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Benchmark:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("name exactly one of `path` and `hub`")
+        if self.hub is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(f"revision {self.revision!r} of {self.hub!r} is no commit: pin one with 40 hex digits")
+        return self
+
+
+class Evaluation(Prompting):
+    benchmarks: dict[Name, Benchmark] = Field(description="Benchmarks by name.", min_length=1)
+    sampling: Sampling = Field(default_factory=Sampling, description="The same for every student and benchmark.")
+    max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
+    tensor_parallel: Positive = Field(1, description="GPUs one engine spans.")
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("auto", description="Weights in memory.")
+
+
+class Statistics(Block):
+    resamples: Positive = Field(10000, description="Bootstrap and permutation resamples.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of every interval.")
+    seed: int = Field(0, ge=0, description="Seed of the resampling.")
+
+
+class Figures(Block):
+    length_bin: Positive = Field(1024, description="Width of the length bins of Figure 3, in tokens.")
+    length_bins: Positive = Field(10, description="Number of bins before the open last one.")
+    smoothing: Positive = Field(50, description="Steps of the moving average of Figure 6.")
+
+
+class Study(Block):
+    """A whole study."""
+
+    study: Name = Field(description="Name of the study.")
+    results: str = Field("results", description="Folder of everything a run writes.")
+    store: str = Field("results/store", description="Folder of the content-addressed store; may be shared by studies.")
+    miniature: Miniature | None = Field(
+        None, description="Corpus and benchmarks made by the project; none brings its own."
+    )
+    corpus: Corpus = Field(description="Queries.")
+    teachers: dict[Name, Teacher] = Field(min_length=1, description="Teachers by name, in the order of the figures.")
+    verification: Verification = Field(default_factory=Verification, description="What counts as a right answer.")
+    curation: Curation = Field(description="Quality filters and datasets.")
+    statistics: Statistics = Field(default_factory=Statistics, description="Intervals and tests.")
+    training: Training | None = Field(None, description="Students; none stops after the statistics.")
+    evaluation: Evaluation | None = Field(None, description="Benchmarks and how they are sampled.")
+    figures: Figures = Field(default_factory=Figures, description="Layout of the figures.")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Study:
+        if (self.training is None) != (self.evaluation is None):
+            raise ValueError("`training` and `evaluation` come together: give both or neither")
+        perplexity = self.curation.perplexity
+        unknown = sorted(set(perplexity.thresholds) - set(self.teachers)) if perplexity else []
+        if unknown:
+            raise ValueError(
+                f"curation.perplexity.thresholds names {unknown[0]!r}, which is no teacher: use one of {sorted(self.teachers)}"
+            )
+        return self
+
+
+def check_config(raw: dict[str, Any], folder: Path | None = None) -> Study:
+    """Validate a configuration mapping.
+
+    ``folder`` is the working directory of the run: with it, local model and tokenizer folders must exist.
+    Raises :class:`ConfigError` with one line per problem: key, value, remedy.
+    """
+    try:
+        study = Study.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_line(problem) for problem in error.errors())) from None
+    if folder is not None:
+        missing = [line for line in _missing_folders(study, folder)]
+        if missing:
+            raise ConfigError("\n".join(missing))
+    return study
+
+
+def _line(problem: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    if problem["type"] == "extra_forbidden":
+        return f"config key {key}: unknown key (value {problem['input']!r}): remove it or correct its spelling; config/README.md lists every key"
+    if problem["type"] == "missing":
+        return f"config key {key}: missing: add it; config/README.md says what it means"
+    value = problem["input"]
+    shown = "" if isinstance(value, dict) else f" (value {value!r})"
+    return f"config key {key}{shown}: {problem['msg'].removeprefix('Value error, ')}; config/README.md lists what is allowed"
+
+
+def _missing_folders(study: Study, folder: Path) -> list[str]:
+    wanted: dict[str, str] = {}
+    for name, teacher in study.teachers.items():
+        if teacher.engine == "vllm" and teacher.is_local:
+            wanted[f"teachers.{name}.model"] = teacher.model
+    if study.curation.perplexity and study.curation.perplexity.scorer.is_local:
+        wanted["curation.perplexity.scorer.model"] = study.curation.perplexity.scorer.model
+    if study.curation.ngrams.tokenizer.is_local:
+        wanted["curation.ngrams.tokenizer.model"] = study.curation.ngrams.tokenizer.model
+    if study.training and study.training.architecture:
+        wanted["training.architecture.tokenizer"] = study.training.architecture.tokenizer
+    if study.training and study.training.base and study.training.base.is_local:
+        wanted["training.base.model"] = study.training.base.model
+    return [
+        f"config key {key} (value {value!r}): no such folder: put the model there or correct the path"
+        for key, value in wanted.items()
+        if not (folder / value).is_dir()
+    ]

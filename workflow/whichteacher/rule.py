@@ -1,0 +1,87 @@
+"""What every rule's script does the same way: its log, its progress, its last words."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_LOG_INTERVAL_S = 60.0
+_TERMINAL_INTERVAL_S = 10.0
+
+#: Where people look while a rule runs; :func:`logged` points it at the terminal before sending stderr to the log.
+_terminal = sys.stderr
+
+
+class InputError(ValueError):
+    """The user's files, machine or settings are at fault; the message says what to do and needs no traceback."""
+
+
+@contextmanager
+def logged(snakemake: Any) -> Iterator[None]:
+    """Send everything a script and its libraries print to the rule's log, and say in one line why it failed if it does.
+
+    Raises :class:`SystemExit` with status 1 after an error, so that Snakemake adds no second traceback.
+    """
+    global _terminal
+    with open(snakemake.log[0], "w", encoding="utf-8", buffering=1) as log:
+        _terminal = os.fdopen(os.dup(2), "w", buffering=1)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr, force=True
+        )
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, InputError):
+                traceback.print_exc()
+            told = ", ".join(f"{key}={value}" for key, value in snakemake.wildcards.items())
+            message = f"{snakemake.rule}{f' ({told})' if told else ''}: {error or type(error).__name__}"
+            print(message, file=sys.stderr)
+            print(f"ERROR in {message}\n  log: {snakemake.log[0]}", file=_terminal)
+            raise SystemExit(1) from None
+
+
+class Progress:
+    """Rows done of ``total``, their rate and the time left; ``note`` adds the step's own numbers.
+
+    Prints to the terminal every ten seconds and to the log every minute; the last line is always printed.
+    """
+
+    def __init__(self, step: str, total: int, unit: str = "rows") -> None:
+        self.step, self.total, self.unit = step, total, unit
+        self.done, self.note = 0, ""
+        self._start = time.monotonic()
+        self._logged = self._shown = self._start
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        print(self.line(), file=sys.stderr)
+
+    def advance(self, rows: int = 1, note: str = "") -> None:
+        """Count ``rows`` more and print where a line is due."""
+        self.done += rows
+        self.note = note or self.note
+        now = time.monotonic()
+        if now - self._logged >= _LOG_INTERVAL_S:
+            self._logged = now
+            print(self.line(), file=sys.stderr)
+        if now - self._shown >= _TERMINAL_INTERVAL_S and _terminal.isatty():
+            self._shown = now
+            print(self.line(), file=_terminal)
+
+    def line(self) -> str:
+        """The line as it would be printed now."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        rate = self.done / seconds
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
+        note = f", {self.note}" if self.note else ""
+        return f"{self.step}: {self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s{note}{left}"

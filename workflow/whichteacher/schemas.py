@@ -1,0 +1,173 @@
+"""Every table that passes between rules, declared once.
+
+Text columns are UTF-8. Scores lie in [0, 1], durations are seconds, lengths are tokens of the tokenizer named in the
+table's provenance (see :mod:`whichteacher.tables`). A column that may be empty is nullable; all others never are, and
+:func:`whichteacher.tables.write_table` refuses a table that breaks this.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _schema(**columns: pa.DataType | tuple[pa.DataType, str]) -> pa.Schema:
+    """A schema from ``name=type`` (never null) or ``name=(type, "null")``."""
+    fields = []
+    for name, declared in columns.items():
+        nullable = isinstance(declared, tuple)
+        fields.append(pa.field(name, declared[0] if nullable else declared, nullable=nullable))
+    return pa.schema(fields)
+
+
+STRING, INT, FLOAT, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+TURNS = pa.list_(pa.struct([pa.field("role", STRING, False), pa.field("content", STRING, False)]))
+
+QUERIES = _schema(
+    query_id=STRING,  # content hash of the normalised turns, see whichteacher.queries.query_id
+    source=STRING,
+    source_row=STRING,  # the id the source gave the row, or its line number
+    category=STRING,
+    licence=STRING,
+    turns=TURNS,  # all turns up to and including the user's last message
+    reference=(STRING, "null"),
+    reference_type=(STRING, "null"),  # number, expression, set, interval, choice, text
+    tests=(
+        STRING,
+        "null",
+    ),  # JSON: {"call_type": "assert"|"std", "assert_case": [...]|"inputs": [...], "outputs": [...], "fn_name": str}
+    constraints=(STRING, "null"),  # JSON: {"instruction_id_list": [...], "kwargs": [...]}
+)
+
+BENCHMARK_PROBLEMS = _schema(
+    problem_id=STRING,
+    benchmark=STRING,
+    category=STRING,
+    prompt=STRING,
+    reference=(STRING, "null"),
+    reference_type=(STRING, "null"),
+    tests=(STRING, "null"),
+    difficulty=(INT, "null"),
+)
+
+DUPLICATES = _schema(kept=STRING, dropped=STRING, dropped_source=STRING, dropped_source_row=STRING)
+
+CONTAMINATION = _schema(
+    query_id=STRING,
+    source=STRING,
+    benchmark=STRING,
+    problem_id=STRING,
+    method=STRING,  # exact, ngram, embedding
+    score=FLOAT,
+    dropped=BOOL,
+    query=STRING,
+    problem=STRING,
+)
+
+LEDGER = _schema(
+    step=STRING,  # the rule
+    scope=STRING,  # what the step ran on: a source, a teacher, teacher/shard, "all"
+    reason=STRING,  # "in", "kept", or why rows were dropped
+    rows=INT,
+)
+
+DROPPED = _schema(query_id=STRING, step=STRING, scope=STRING, reason=STRING, detail=(STRING, "null"))
+
+ATTEMPTS = _schema(
+    attempt_id=STRING,  # the store's key of the row
+    query_id=STRING,
+    teacher=STRING,
+    shard=INT,
+    round=INT,
+    attempt=INT,  # 0, 1, 2, ... over all rounds of a query
+    prompt=STRING,  # the rendered bytes the engine was given
+    text=STRING,  # the raw response
+    thinking=(STRING, "null"),  # None: the response has no closed thinking part
+    answer=(STRING, "null"),  # None: the response has no closed answer part
+    finish_reason=STRING,  # "stop", "length", or the engine's own word
+    prompt_tokens=INT,
+    output_tokens=INT,
+    seconds=FLOAT,  # the batch's wall time shared out by output tokens
+    model=STRING,
+    model_digest=STRING,
+    engine=STRING,
+    engine_version=STRING,
+    settings=STRING,  # JSON of everything else in the store's key
+)
+
+VERDICTS = _schema(
+    attempt_id=STRING,
+    query_id=STRING,
+    verdict=STRING,  # pass, fail, unknown
+    score=FLOAT,  # 0.0 where the verdict is unknown
+    reason=STRING,
+    verifier=STRING,
+    verifier_version=STRING,
+    evidence=STRING,  # JSON
+)
+
+COLLECTED = _schema(
+    **{field.name: (field.type, "null") if field.nullable else field.type for field in ATTEMPTS},
+    **{
+        field.name: (field.type, "null") if field.nullable else field.type
+        for field in VERDICTS
+        if field.name not in ATTEMPTS.names
+    },
+    accepted=BOOL,  # the first attempt of its query whose verdict is pass
+)
+
+TRACES = _schema(
+    **{
+        field.name: (field.type, "null") if field.nullable else field.type
+        for field in QUERIES
+        if field.name != "query_id"
+    },
+    query_id=STRING,
+    attempt_id=STRING,
+    teacher=STRING,
+    system=STRING,
+    prompt=STRING,
+    thinking=STRING,
+    answer=STRING,
+    verify_score=FLOAT,
+    attempts=INT,  # attempts drawn until this one was accepted, it included
+    output_tokens=INT,
+    perplexity=(FLOAT, "null"),
+)
+
+PERPLEXITIES = _schema(attempt_id=STRING, scorer=STRING, scope=STRING, tokens=INT, perplexity=(FLOAT, "null"))
+
+NGRAM_COUNTS = _schema(ngram=STRING, count=INT)  # the n tokens, joined by spaces
+
+TRAINING_LOG = _schema(
+    step=INT,
+    epoch=FLOAT,
+    loss=FLOAT,
+    learning_rate=FLOAT,
+    tokens=INT,  # tokens seen so far
+    seconds=FLOAT,
+)
+
+SAMPLES = _schema(
+    sample_id=STRING,  # the store's key of the row
+    student=STRING,  # the path-like name of the student, "control/teacher/seed"
+    benchmark=STRING,
+    problem_id=STRING,
+    sample=INT,
+    difficulty=(INT, "null"),
+    prompt=STRING,
+    reference=(STRING, "null"),
+    text=STRING,
+    thinking=(STRING, "null"),
+    answer=(STRING, "null"),
+    finish_reason=STRING,
+    output_tokens=INT,
+    lighteval_metric=STRING,
+    lighteval_score=(FLOAT, "null"),  # LightEval's own score of this sample
+)
+
+SCORED_SAMPLES = _schema(
+    **{field.name: (field.type, "null") if field.nullable else field.type for field in SAMPLES},
+    verdict=STRING,
+    score=FLOAT,
+    reason=STRING,
+)

@@ -1,0 +1,135 @@
+"""Parquet tables between rules: checked against their schema, written atomically, provenance inside the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+#: Text columns compress about fourfold at level 3 while reading at 0.75 GB/s; higher levels cost much more than they save.
+_ZSTD_LEVEL = 3
+_PROVENANCE = b"whichteacher"
+
+
+class TableError(ValueError):
+    """A table does not fit its schema; the message names file, column and row."""
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to that takes the place of ``path`` in one step when the block ends without an error.
+
+    The temporary file lies beside ``path``, so the rename never crosses a file system; it is removed on error.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON (two-space indent, keys as given) atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of ``packages``, for provenance."""
+    return {package: metadata.version(package) for package in packages}
+
+
+def as_table(
+    rows: pa.Table | pd.DataFrame | Iterable[Mapping[str, Any]], schema: pa.Schema, name: str = "table"
+) -> pa.Table:
+    """``rows`` as a table of exactly ``schema``. Raises :class:`TableError` on a missing column, type or forbidden null."""
+    try:
+        if isinstance(rows, pa.Table):
+            table = rows.select(schema.names).cast(schema)
+        elif isinstance(rows, pd.DataFrame):
+            table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
+        else:
+            table = pa.Table.from_pylist(list(rows), schema=schema)
+    except (KeyError, pa.ArrowException) as error:
+        raise TableError(f"{name}: does not fit its schema: {error}") from error
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            row = table.column(field.name).is_null().to_pylist().index(True)
+            raise TableError(f"{name}: row {row} has no {field.name}")
+    return table
+
+
+def write_table(
+    path: str | os.PathLike[str],
+    rows: pa.Table | pd.DataFrame | Iterable[Mapping[str, Any]],
+    schema: pa.Schema,
+    provenance: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    """Write ``rows`` as Parquet in ``schema`` and return the table written.
+
+    ``provenance`` (settings, input digests, package versions; JSON values only) is stored in the file's metadata, where
+    :func:`read_provenance` finds it. It must not hold times or host names: equal inputs give equal bytes.
+    """
+    table = as_table(rows, schema, str(path))
+    table = table.replace_schema_metadata({_PROVENANCE: json.dumps(dict(provenance or {}), sort_keys=True).encode()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", compression_level=_ZSTD_LEVEL)
+    return table
+
+
+def read_table(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Read one table, or several of the same schema one after the other. Raises :class:`TableError` on a missing column."""
+    names = list(columns or schema.names)
+    files = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    tables = []
+    for file in files:
+        present = pq.read_schema(file).names
+        missing = [name for name in names if name not in present]
+        if missing:
+            raise TableError(
+                f"{file}: column {missing[0]!r} is missing: make the file again with the rule that writes it"
+            )
+        tables.append(pq.read_table(file, columns=names).replace_schema_metadata(None))
+    wanted = pa.schema([schema.field(name) for name in names])
+    return pa.concat_tables([table.cast(wanted) for table in tables]) if tables else wanted.empty_table()
+
+
+def read_frame(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """:func:`read_table` as a pandas frame."""
+    return read_table(paths, schema, columns).to_pandas()
+
+
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What :func:`write_table` was told about ``path``."""
+    stored = pq.read_schema(path).metadata or {}
+    return json.loads(stored.get(_PROVENANCE, b"{}"))
