@@ -1,0 +1,244 @@
+"""evaluate_student, run as the rule runs it: a command in LightEval's environment, on a store filled beforehand."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from evaluate_student import parse_arguments, read_problems
+from transformers import AutoTokenizer
+
+from whichteacher.chat import messages
+from whichteacher.engines import EngineSpec, Request, request_key, settings_of
+from whichteacher.rule import InputError
+from whichteacher.schemas import BENCHMARK_PROBLEMS, SAMPLES
+from whichteacher.store import Store, model_digest
+from whichteacher.tables import read_provenance, read_table, write_table
+
+REPOSITORY = Path(__file__).parents[1]
+PYTHON = Path(os.environ.get("WHICHTEACHER_EVALUATION_PYTHON", REPOSITORY / ".venv-evaluation" / "bin" / "python"))
+needs_lighteval = pytest.mark.skipif(not PYTHON.exists(), reason="no evaluation environment: run make setup")
+
+SYSTEM = "Think first, then answer."
+SUFFIX = "Give the final answer alone."
+SETTINGS = {
+    "system_prompt": SYSTEM,
+    "suffixes": {"math": SUFFIX},
+    "sampling": {"temperature": 0.8, "top_p": 0.95, "top_k": -1, "max_tokens": 24},
+    "max_model_len": 512,
+    "tensor_parallel": 1,
+    "dtype": "float32",
+}
+
+
+def right(answer):
+    return f"<think>some steps</think><answer>{answer}</answer>"
+
+
+#: problem id: reference, then (response, finish reason, LightEval's score) for each of three samples.
+MATH = {
+    "number": ("1234", [(right("1234"), "stop", 1), (right("1,234"), "stop", 1), (right("1235"), "stop", 0)]),
+    "fraction": (
+        r"\frac{3}{4}",
+        [(right("0.75"), "stop", 1), (right(r"$\boxed{\frac{6}{8}}$"), "stop", 1), (right("4/3"), "stop", 0)],
+    ),
+    "reasoning": (
+        "17",
+        [
+            # The right number stands in the reasoning only, where no metric may find it.
+            (r"<think>so \boxed{17}, the answer is 17</think><answer>18</answer>", "stop", 0),
+            (r"so \boxed{17}, the answer is 17</think><answer>18</answer>", "stop", 0),
+            # A template that pre-fills <think> leaves only the closing tag.
+            ("ten and seven</think><answer>17</answer>", "stop", 1),
+        ],
+    ),
+    "unfinished": (
+        "-5",
+        [
+            ("<think>the answer is -5", "stop", 0),
+            (right("-5"), "length", 0),
+            ("<think>short</think><answer>-5", "stop", 0),
+        ],
+    ),
+}
+CODE = {
+    "double": (None, [("<think>t</think><answer>print(2 * int(input()))</answer>", "stop", None), ("no", "stop", None)])
+}
+
+
+def problem_rows(benchmark, category, problems):
+    return [
+        {
+            "problem_id": name,
+            "benchmark": benchmark,
+            "category": category,
+            "prompt": f"Problem <|im_end|>{name}: what is it?" if name == "number" else f"Problem {name}: what is it?",
+            "reference": reference,
+            "reference_type": "number" if reference else None,
+            "tests": None if reference else json.dumps({"call_type": "std", "inputs": ["1"], "outputs": ["2"]}),
+            "difficulty": 3 if name == "fraction" else None,
+        }
+        for name, (reference, _) in problems.items()
+    ]
+
+
+def spec_of(model):
+    return EngineSpec(
+        str(model), None, SETTINGS["dtype"], SETTINGS["max_model_len"], SETTINGS["tensor_parallel"], SETTINGS["sampling"]
+    )
+
+
+def store_responses(store, model, category, problems):
+    """What an engine would have stored for ``problems``, with prompts rendered by the project's own template."""
+    spec, owner = spec_of(model), model_digest(str(model), None)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    rows = []
+    for problem in problem_rows("any", category, problems):
+        chat = messages([{"role": "user", "content": problem["prompt"]}], SYSTEM, SETTINGS["suffixes"].get(category, ""))
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        for attempt, (text, finish_reason, _) in enumerate(problems[problem["problem_id"]][1]):
+            rows.append(
+                {
+                    "key": request_key(Request(prompt, attempt), settings_of(spec), owner),
+                    "prompt": prompt,
+                    "text": text,
+                    "finish_reason": finish_reason,
+                    "prompt_tokens": 1,
+                    "output_tokens": len(text),
+                    "seconds": 0.1,
+                    "model": str(model),
+                    "model_digest": owner,
+                    "engine": "vllm",
+                    "engine_version": "vllm 0",
+                    "hardware": "none",
+                    "settings": "{}",
+                }
+            )
+    Store(store, "responses", owner).append(rows)
+
+
+def evaluate(folder, model, benchmarks, **settings):
+    """Run the command on ``benchmarks`` (name: category, samples); their tables lie in ``folder``."""
+    blocks = {name: {"category": category, "samples": samples} for name, (category, samples) in benchmarks.items()}
+    command = [PYTHON, REPOSITORY / "workflow" / "scripts" / "evaluate_student.py"]
+    command += ["--student", "parallel/steps/0", "--model", model, "--store", folder / "store"]
+    command += ["--problems", *(folder / f"{name}.problems.parquet" for name in benchmarks)]
+    command += ["--samples", *(folder / f"{name}.parquet" for name in benchmarks)]
+    command += ["--settings", json.dumps({**SETTINGS, "benchmarks": blocks, **settings}), "--log", folder / "log"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, tiny_model):
+    """A student evaluated on a mathematics and a code benchmark, everything from the store."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    # Two benchmarks' names a careless harness could confuse with a file and with a built-in task.
+    (folder / "sums").write_text("a file of the benchmark's name")
+    for name, category, problems in (("sums", "math", MATH), ("aime24", "code", CODE)):
+        write_table(folder / f"{name}.problems.parquet", problem_rows(name, category, problems), BENCHMARK_PROBLEMS)
+        store_responses(folder / "store", tiny_model, category, problems)
+    done = evaluate(folder, tiny_model, {"sums": ("math", 3), "aime24": ("code", 2)})
+    assert done.returncode == 0, done.stderr + (folder / "log").read_text()
+    return folder
+
+
+@needs_lighteval
+def test_every_stored_sample_is_scored_by_its_answer_alone(evaluated):
+    rows = read_table(evaluated / "sums.parquet", SAMPLES).to_pylist()
+    assert [(row["problem_id"], row["sample"]) for row in rows] == [(name, n) for name in MATH for n in range(3)]
+    expected = {name: [float(score) for *_, score in samples] for name, (_, samples) in MATH.items()}
+    assert {name: [row["lighteval_score"] for row in rows if row["problem_id"] == name] for name in MATH} == expected
+    assert {row["lighteval_metric"] for row in rows} == {"avg@n:n=3"}
+    assert {row["student"] for row in rows} == {"parallel/steps/0"}
+    assert {row["problem_id"]: row["difficulty"] for row in rows}["fraction"] == 3
+
+
+@needs_lighteval
+def test_no_engine_starts_when_the_store_holds_everything(evaluated):
+    log = (evaluated / "log").read_text()
+    assert "14 of 14 responses are in the store" in log
+    assert "LightEval avg@n:n=3 0.4167" in log
+
+
+@needs_lighteval
+def test_prompts_are_those_of_training_and_the_code_prompt_is_unchanged(evaluated):
+    math, code = (read_table(evaluated / f"{name}.parquet", SAMPLES).to_pylist()[-1] for name in ("sums", "aime24"))
+    assert math["prompt"] == (
+        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
+        f"<|im_start|>user\nProblem unfinished: what is it?\n{SUFFIX}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert "<|im_start|>user\nProblem double: what is it?<|im_end|>\n" in code["prompt"]
+
+
+@needs_lighteval
+def test_code_is_drawn_but_never_run_by_lighteval(evaluated):
+    rows = read_table(evaluated / "aime24.parquet", SAMPLES).to_pylist()
+    assert [row["lighteval_score"] for row in rows] == [None, None]
+    assert {row["lighteval_metric"] for row in rows} == {"none"}
+    assert rows[0]["answer"] == "print(2 * int(input()))"
+    assert rows[1]["answer"] is None
+
+
+@needs_lighteval
+def test_provenance_names_what_made_the_samples(evaluated, tiny_model):
+    provenance = read_provenance(evaluated / "sums.parquet")
+    assert provenance["model_digest"] == model_digest(str(tiny_model), None)
+    assert provenance["settings"]["benchmarks"] == {"sums": {"category": "math", "samples": 3}}
+    assert provenance["packages"]["lighteval"]
+    assert str(evaluated) not in json.dumps(provenance)
+
+
+@needs_lighteval
+def test_new_samples_are_generated_and_the_old_ones_kept(evaluated, tiny_model, tmp_path):
+    """One real engine start: a second benchmark is added, and a fourth sample of the first."""
+    for path in evaluated.glob("*.parquet"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "store").symlink_to(evaluated / "store")
+    done = evaluate(tmp_path, tiny_model, {"sums": ("math", 4), "aime24": ("code", 2)})
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
+    assert "14 of 18 responses are in the store" in (tmp_path / "log").read_text()
+    assert (tmp_path / "aime24.parquet").read_bytes() == (evaluated / "aime24.parquet").read_bytes()
+    old, new = (read_table(folder / "sums.parquet", SAMPLES).to_pylist() for folder in (evaluated, tmp_path))
+    assert [row["text"] for row in new if row["sample"] < 3] == [row["text"] for row in old]
+    drawn = [row for row in new if row["sample"] == 3]
+    assert [row["problem_id"] for row in drawn] == list(MATH)
+    assert all(1 <= row["output_tokens"] <= SETTINGS["sampling"]["max_tokens"] for row in drawn)
+    assert len({row["sample_id"] for row in new}) == len(new)
+    assert all(row["lighteval_metric"] == "avg@n:n=4" for row in new)
+
+
+@needs_lighteval
+def test_a_prompt_is_never_cut(evaluated, tiny_model, tmp_path):
+    (tmp_path / "sums.problems.parquet").write_bytes((evaluated / "sums.problems.parquet").read_bytes())
+    done = evaluate(tmp_path, tiny_model, {"sums": ("math", 3)}, max_model_len=64)
+    assert done.returncode == 1
+    error = [line for line in done.stderr.splitlines() if line.startswith("ERROR in")]
+    assert len(error) == 1
+    assert "evaluate_student (control=parallel, teacher=steps, seed=0)" in error[0]
+    assert "evaluation.max_model_len (value 64)" in error[0]
+    assert "of sums has" in error[0]
+    assert not (tmp_path / "sums.parquet").exists()
+
+
+def test_problem_ids_are_unique_and_no_benchmark_is_empty(tmp_path):
+    path = tmp_path / "sums.parquet"
+    rows = problem_rows("sums", "math", MATH)
+    write_table(path, [*rows, rows[0]], BENCHMARK_PROBLEMS)
+    with pytest.raises(InputError, match="problem number of benchmark sums is there twice"):
+        read_problems({"sums": path})
+    write_table(path, [], BENCHMARK_PROBLEMS)
+    with pytest.raises(InputError, match="has no problems"):
+        read_problems({"sums": path})
+
+
+def test_the_command_needs_neither_lighteval_nor_vllm_to_be_read():
+    told = parse_arguments(
+        ["--student", "a/b/0", "--model", "m", "--problems", "p", "q", "--samples", "r", "s"]
+        + ["--settings", '{"dtype": "auto"}', "--store", "t", "--log", "u"]
+    )
+    assert told.settings == {"dtype": "auto"}
+    assert told.problems == [Path("p"), Path("q")]
+    assert "lighteval" not in sys.modules
