@@ -136,6 +136,21 @@ TRACES = _schema(
 
 PERPLEXITIES = _schema(attempt_id=STRING, scorer=STRING, scope=STRING, tokens=INT, perplexity=(FLOAT, "null"))
 
+TRACE_MEASURES = _schema(
+    teacher=STRING,
+    query_id=STRING,
+    category=STRING,
+    attempts=INT,
+    output_tokens=INT,
+    perplexity=(FLOAT, "null"),
+    thinking_characters=INT,
+    thinking_answer_ratio=FLOAT,  # characters of thinking per character of answer
+    answer_position=(FLOAT, "null"),  # where in the thinking the reference first stands, 0 to 1; None: nowhere
+    tail_characters=(INT, "null"),  # thinking after that point
+    repeated_share=(FLOAT, "null"),  # share of the thinking's word 8-grams seen before in it; None: too short
+    self_corrections=INT,
+)
+
 NGRAM_COUNTS = _schema(ngram=STRING, count=INT)  # the n tokens, joined by spaces
 
 TRAINING_LOG = _schema(

@@ -1,0 +1,274 @@
+"""Small made-up tables of a finished study, in the layout of a real run: what the statistics and figures are tested on.
+
+Three teachers with known properties: ``steps`` is right most often and its length follows difficulty, ``recheck`` is
+uniformly long, ``leaps`` is short and often wrong; students of ``steps`` pass more often than those of ``leaps``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from whichteacher.ledger import Ledger
+from whichteacher.schemas import (
+    COLLECTED,
+    CONTAMINATION,
+    QUERIES,
+    SCORED_SAMPLES,
+    TRACES,
+    TRAINING_LOG,
+)
+from whichteacher.tables import write_json, write_table
+
+TEACHERS = {
+    "steps": {"label": "Steps", "colour": "#0072b2"},
+    "recheck": {"label": "Recheck", "colour": "#d55e00"},
+    "leaps": {"label": "Leaps", "colour": "#009e73"},
+}
+LABELS = {name: teacher["label"] for name, teacher in TEACHERS.items()}
+BENCHMARKS = {
+    "easy_math": {"label": "Easy mathematics", "role": "MATH500"},
+    "hard_math": {"label": "Hard mathematics", "role": "AIME2024"},
+    "code_tasks": {"label": "Code", "role": "LiveCodeBench"},
+}
+BENCHMARK_LABELS = {name: benchmark["label"] for name, benchmark in BENCHMARKS.items()}
+CATEGORIES = ("math", "math", "math", "code", "science", "instruction_following", "multi_turn", "general")
+RIGHT = {"steps": 0.9, "recheck": 0.75, "leaps": 0.6}
+STUDENT = {"steps": 0.75, "recheck": 0.6, "leaps": 0.2}
+SEEDS = (0, 1)
+CONTROL = "parallel"
+ATTEMPTS = 3
+
+
+def trace_text(teacher: str, total: int, level: int) -> str:
+    """A made-up thinking part that holds its answer once, or twice for ``recheck``."""
+    step = " ".join(f"Take {digit} and carry it over to place {digit + 1}." for digit in range(level))
+    if teacher == "leaps":
+        return f"It is {total}."
+    once = f"{step} So {total}."
+    return f"{once} Wait, let me check again. {step} Yes, {total}." if teacher == "recheck" else once
+
+
+def write_study(root: Path, queries: int = 160, shards: int = 2, problems: int = 40, samples: int = 4) -> Path:
+    """Write the tables of a study below ``root`` and return it."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for number in range(queries):
+        total = int(rng.integers(100, 999))
+        rows.append(
+            {
+                "query_id": f"{number:032x}",
+                "source": "made_up",
+                "source_row": str(number),
+                "category": CATEGORIES[number % len(CATEGORIES)],
+                "licence": "CC0-1.0",
+                "turns": [{"role": "user", "content": f"What is {total - 7} + 7?"}],
+                "reference": str(total),
+                "reference_type": "number",
+                "tests": None,
+                "constraints": None,
+            }
+        )
+    level = {row["query_id"]: int(rng.integers(1, 8)) for row in rows}
+    for shard in range(shards):
+        write_table(root / f"corpus/shards/{shard}.parquet", rows[shard::shards], QUERIES)
+    _write_corpus(root, queries)
+
+    traces = {teacher: _write_teacher(root, teacher, rows, level, shards, rng) for teacher in TEACHERS}
+    common = set.intersection(*({trace["query_id"] for trace in found} for found in traces.values()))
+    for teacher, found in traces.items():
+        kept = [trace for trace in found if trace["query_id"] in common]
+        write_table(root / f"datasets/{CONTROL}/{teacher}.parquet", kept, TRACES)
+        ledger = Ledger("match_datasets", f"{CONTROL}/{teacher}", len(found))
+        ledger.keep(len(kept))
+        for trace in found:
+            if trace["query_id"] not in common:
+                ledger.drop(trace["query_id"], "not_solved_by_all")
+        _write_ledger(ledger, root / f"datasets/{CONTROL}/{teacher}")
+        for seed in SEEDS:
+            _write_student(root, teacher, seed, len(kept), problems, samples, rng)
+    return root
+
+
+def _write_ledger(ledger: Ledger, stem: Path) -> None:
+    ledger.write(f"{stem}.ledger.parquet", f"{stem}.dropped.parquet")
+
+
+def _write_corpus(root: Path, queries: int) -> None:
+    for step, stem, rows_in, reasons in (
+        ("import_source", "imported/made_up", queries + 9, {}),
+        ("clean_queries", "cleaned", queries + 9, {"has_url": 2, "empty": 1}),
+        ("deduplicate_queries", "deduplicated", queries + 6, {"exact_duplicate": 2}),
+        ("decontaminate_queries", "queries", queries + 4, {"contaminated": 4}),
+    ):
+        ledger = Ledger(step, "made_up" if step == "import_source" else "all", rows_in)
+        ledger.keep(rows_in - sum(reasons.values()))
+        for reason, count in reasons.items():
+            for number in range(count):
+                ledger.drop(f"{reason}{number}", reason)
+        _write_ledger(ledger, root / f"corpus/{stem}")
+    write_table(
+        root / "corpus/contamination.parquet",
+        [
+            {
+                "query_id": f"contaminated{number}",
+                "source": "made_up",
+                "benchmark": "hard_math",
+                "problem_id": f"p{number}",
+                "method": "exact" if number else "ngram",
+                "score": 1.0,
+                "dropped": True,
+                "query": "What is 1 + 1?",
+                "problem": "What is 1 + 1?",
+            }
+            for number in range(4)
+        ],
+        CONTAMINATION,
+    )
+
+
+def _write_teacher(
+    root: Path, teacher: str, rows: list[dict], level: dict[str, int], shards: int, rng: np.random.Generator
+) -> list[dict]:
+    traces = []
+    for shard in range(shards):
+        attempts, ledger = [], Ledger("collect_attempts", f"{teacher}/{shard}", len(rows[shard::shards]))
+        for query in rows[shard::shards]:
+            solved = False
+            for attempt in range(ATTEMPTS):
+                if solved:
+                    break
+                solved = bool(rng.random() < RIGHT[teacher] - 0.04 * level[query["query_id"]])
+                attempts.append(_attempt(teacher, shard, query, level[query["query_id"]], attempt, solved, rng))
+            if solved:
+                ledger.keep(1)
+                traces.append(_trace(attempts[-1], query, rng))
+            else:
+                ledger.drop(query["query_id"], "gave_up")
+        write_table(root / f"verification/{teacher}/{shard}/attempts.parquet", attempts, COLLECTED)
+        _write_ledger(ledger, root / f"verification/{teacher}/{shard}/attempts")
+    ledger = Ledger("curate_traces", teacher, len(traces))
+    ledger.keep(len(traces))
+    write_table(root / f"curation/{teacher}/traces.parquet", traces, TRACES)
+    _write_ledger(ledger, root / f"curation/{teacher}/traces")
+    return traces
+
+
+def _attempt(
+    teacher: str, shard: int, query: dict, level: int, attempt: int, solved: bool, rng: np.random.Generator
+) -> dict:
+    thinking = trace_text(teacher, int(query["reference"]), level)
+    answer = f"\\boxed{{{query['reference'] if solved else 0}}}"
+    tokens = {"steps": 30 * level, "recheck": 220, "leaps": 20}[teacher] + int(rng.integers(1, 30))
+    return {
+        "attempt_id": f"{teacher}-{query['query_id']}-{attempt}",
+        "query_id": query["query_id"],
+        "teacher": teacher,
+        "shard": shard,
+        "round": attempt,
+        "attempt": attempt,
+        "prompt": query["turns"][0]["content"],
+        "text": f"<think>{thinking}</think><answer>{answer}</answer>",
+        "thinking": thinking,
+        "answer": answer,
+        "finish_reason": "stop",
+        "prompt_tokens": 20,
+        "output_tokens": tokens,
+        "seconds": tokens / 1000,
+        "model": f"./models/{teacher}",
+        "model_digest": "0" * 32,
+        "engine": "vllm",
+        "engine_version": "0.1",
+        "settings": json.dumps({"temperature": 0.6}),
+        "verdict": "pass" if solved else "fail",
+        "score": float(solved),
+        "reason": "equal" if solved else "different",
+        "verifier": "math_verify",
+        "verifier_version": "0.9.0",
+        "evidence": "{}",
+        "accepted": solved,
+    }
+
+
+def _trace(attempt: dict, query: dict, rng: np.random.Generator) -> dict:
+    perplexity = {"steps": 1.3, "recheck": 1.2, "leaps": 1.8}[attempt["teacher"]]
+    return {
+        **query,
+        "attempt_id": attempt["attempt_id"],
+        "teacher": attempt["teacher"],
+        "system": "",
+        "prompt": attempt["prompt"],
+        "thinking": attempt["thinking"],
+        "answer": attempt["answer"],
+        "verify_score": 1.0,
+        "attempts": attempt["attempt"] + 1,
+        "output_tokens": attempt["output_tokens"],
+        "perplexity": float(perplexity * np.exp(rng.normal(0, 0.15))),
+    }
+
+
+def _write_student(
+    root: Path, teacher: str, seed: int, rows: int, problems: int, samples: int, rng: np.random.Generator
+) -> None:
+    student = f"{CONTROL}/{teacher}/{seed}"
+    steps = 200
+    floor = {"steps": 0.2, "recheck": 0.1, "leaps": 0.6}[teacher]
+    write_table(
+        root / f"training/{student}/log.parquet",
+        [
+            {
+                "step": step,
+                "epoch": 2 * step / steps,
+                "loss": float(floor + 2.5 * np.exp(-step / 30) + rng.normal(0, 0.04)),
+                "learning_rate": 1e-3,
+                "tokens": 4096 * step,
+                "seconds": 0.2 * step,
+            }
+            for step in range(1, steps + 1)
+        ],
+        TRAINING_LOG,
+    )
+    write_json(
+        root / f"training/{student}/summary.json",
+        {
+            "rows": rows,
+            "excluded": 0,
+            "tokens": 4096 * steps,
+            "loss_tokens": 3000 * steps,
+            "steps": steps,
+            "seconds": 40.0 + seed,
+            "parameters": 250_000,
+            "digest": "1" * 32,
+        },
+    )
+    for benchmark in BENCHMARKS:
+        scored = []
+        for problem in range(problems):
+            chance = np.clip(STUDENT[teacher] + 0.2 * np.sin(problem) - 0.3 * (benchmark == "hard_math"), 0, 1)
+            for sample in range(samples):
+                passed = bool(rng.random() < chance)
+                scored.append(
+                    {
+                        "sample_id": f"{student}-{benchmark}-{problem}-{sample}",
+                        "student": student,
+                        "benchmark": benchmark,
+                        "problem_id": f"p{problem:03d}",
+                        "sample": sample,
+                        "difficulty": 1,
+                        "prompt": "What is 1 + 1?",
+                        "reference": "2",
+                        "text": "...",
+                        "thinking": "...",
+                        "answer": "\\boxed{2}" if sample else None,
+                        "finish_reason": "length" if sample == 3 else "stop",
+                        "output_tokens": int(rng.integers(20, 300)),
+                        "lighteval_metric": "pass@1",
+                        "lighteval_score": float(passed),
+                        "verdict": "pass" if passed else "fail",
+                        "score": float(passed),
+                        "reason": "equal" if passed else "different",
+                    }
+                )
+        write_table(root / f"evaluation/{student}/{benchmark}.scored.parquet", scored, SCORED_SAMPLES)

@@ -1,0 +1,332 @@
+import itertools
+
+import compare_students
+import compare_teachers
+import measure_traces
+import numpy as np
+import pandas as pd
+import pytest
+import reconcile_ledger
+import study_tables
+import summarise_teachers
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from whichteacher.config import CATEGORIES
+from whichteacher.ledger import LedgerError
+from whichteacher.outcomes import query_outcomes
+from whichteacher.resampling import (
+    Interval,
+    PairedScores,
+    bootstrap_mean,
+    generator,
+    holm,
+    nested_bootstrap,
+    problems_needed,
+    sign_flip_p,
+)
+from whichteacher.rule import InputError
+from whichteacher.schemas import LEDGER, TRACE_MEASURES
+from whichteacher.tables import read_frame, write_table
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return study_tables.write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def outcomes(study):
+    queries = [study / f"corpus/shards/{shard}.parquet" for shard in (0, 1)]
+    return {
+        teacher: query_outcomes(
+            [study / f"verification/{teacher}/{shard}/attempts.parquet" for shard in (0, 1)], queries
+        )
+        for teacher in study_tables.TEACHERS
+    }
+
+
+@pytest.fixture(scope="module")
+def measures(study):
+    found = {}
+    for teacher in study_tables.TEACHERS:
+        path = study / f"statistics/trace_measures/{teacher}.parquet"
+        measure_traces.main(study / f"curation/{teacher}/traces.parquet", path)
+        found[teacher] = read_frame(path, TRACE_MEASURES)
+    return found
+
+
+@pytest.fixture(scope="module")
+def samples(study):
+    return compare_students.read_samples(sorted(study.glob("evaluation/*/*/*/*.scored.parquet")))
+
+
+# --- resampling ------------------------------------------------------------------------------------------------------
+
+
+def test_bootstrap_interval_is_the_closed_form_on_normal_data():
+    values = np.random.default_rng(3).normal(2, 5, 4000)
+    found = bootstrap_mean(values, 4000, 0.95, generator(0, "x"))
+    margin = 1.96 * 5 / np.sqrt(4000)
+    assert found.value == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - margin, abs=0.1 * margin)
+    assert found.high == pytest.approx(values.mean() + margin, abs=0.1 * margin)
+
+
+def test_large_sample_forms_agree_with_resampling(monkeypatch):
+    values = np.random.default_rng(4).exponential(1, 3000) - 0.97
+    drawn = bootstrap_mean(values, 5000, 0.95, generator(0)), sign_flip_p(values, 5000, generator(0))
+    monkeypatch.setattr("whichteacher.resampling.LARGE", 100)
+    closed = bootstrap_mean(values, 5000, 0.95, generator(0)), sign_flip_p(values, 5000, generator(0))
+    assert closed[0] == pytest.approx(drawn[0], abs=0.004)
+    assert closed[1] == pytest.approx(drawn[1], abs=0.02)
+
+
+@pytest.mark.parametrize("values", [[], [1.5]])
+def test_too_few_values_give_no_interval(values):
+    found = bootstrap_mean(np.array(values), 100, 0.95, generator(0))
+    assert np.isnan(found.low) and np.isnan(found.high)
+    assert not found.excludes_zero
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=9))
+def test_sign_flip_p_is_exact_where_it_can_be(values):
+    observed = abs(sum(values))
+    patterns = list(itertools.product((-1, 1), repeat=len(values)))
+    hits = sum(abs(sum(s * v for s, v in zip(signs, values, strict=True))) >= observed for signs in patterns)
+    assert sign_flip_p(np.array(values), 1000, generator(0)) == pytest.approx(hits / len(patterns))
+
+
+def test_sign_flip_p_agrees_with_scipy_where_it_draws():
+    values = np.random.default_rng(5).normal(0, 1, 60)
+    values += 0.25 - values.mean()
+    theirs = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=5000, rng=np.random.default_rng(0)
+    ).pvalue
+    assert sign_flip_p(values, 5000, generator(0)) == pytest.approx(theirs, abs=0.015)
+
+
+def test_holm_is_that_of_statsmodels_and_skips_what_was_not_tested():
+    values = [0.04, 0.001, 0.5, 0.02]
+    corrected = holm([*values, np.nan])
+    assert corrected[:-1] == pytest.approx(multipletests(values, method="holm")[1])
+    assert corrected[:-1] == pytest.approx([0.08, 0.004, 0.5, 0.06])
+    assert np.isnan(corrected[-1])
+
+
+def test_nested_interval_without_seed_or_sample_noise_is_the_plain_bootstrap():
+    rng = np.random.default_rng(6)
+    first, second = (rng.random((1, 300)) < chance for chance in (0.7, 0.5))
+    pair = PairedScores(first.astype(float), second.astype(float), 1)
+    nested = nested_bootstrap([pair], 4000, 0.95, generator(1))
+    plain = bootstrap_mean((first.astype(float) - second)[0], 4000, 0.95, generator(2))
+    assert nested == pytest.approx(plain, abs=0.012)
+
+
+def test_nested_interval_covers_the_truth_and_widens_with_seeds_that_differ():
+    rng = np.random.default_rng(8)
+    covered, widths = 0, {0.0: [], 0.1: []}
+    for spread, kept in widths.items():
+        for _ in range(40):
+            sides = [0.5 + shift + spread * rng.normal(size=(3, 1)) + np.zeros((3, 60)) for shift in (0.1, 0.0)]
+            shares = [rng.binomial(4, side.clip(0, 1)) / 4 for side in sides]
+            found = nested_bootstrap([PairedScores(*shares, 4)], 400, 0.95, rng)
+            covered += found.low <= 0.1 <= found.high
+            kept.append(found.high - found.low)
+    assert covered >= 0.85 * 80
+    assert np.mean(widths[0.1]) > 1.3 * np.mean(widths[0.0])
+
+
+def test_two_seeds_that_disagree_are_no_finding():
+    problems = np.tile([0.0, 1.0], 40)
+    first = np.stack([np.ones(80), np.zeros(80)])  # one student right everywhere, the other nowhere
+    found = nested_bootstrap([PairedScores(first, np.stack([problems * 0.4] * 2), 4)], 500, 0.95, generator(0))
+    assert found.value > 0 and not found.excludes_zero
+
+
+def test_problems_needed_follows_the_square_root():
+    assert problems_needed(Interval(10, -10, 30), 25) == 100
+    assert problems_needed(Interval(0, -1, 1), 25) is None
+    assert problems_needed(Interval(1, np.nan, np.nan), 1) is None
+
+
+# --- traces and teachers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("thinking", "reference", "kind", "end"),
+    [
+        ("So 12. Yes.", "12", "number", 5),
+        ("312 and 12.5 and 12,500", "12", "number", None),
+        ("A car", "A", "choice", None),
+        ("x", None, None, None),
+        (r"is \frac{1}{2}", r"\frac{1}{2}", "expression", 14),
+    ],
+)
+def test_first_answer(thinking, reference, kind, end):
+    assert measure_traces.find_answer(thinking, reference, kind) == end
+
+
+def test_repetition_and_self_corrections():
+    once = "one two three four five six seven eight nine"
+    assert measure_traces.repeated_share(once) == 0
+    assert measure_traces.repeated_share(f"{once} {once}") == pytest.approx(2 / 11)
+    assert measure_traces.repeated_share("too short") is None
+    trace = {"thinking": "Wait, check again: 5", "answer": "5", "reference": "5", "reference_type": "number"}
+    measured = measure_traces.measure_trace(trace)
+    assert measured["self_corrections"] == 3
+    assert measured["answer_position"] == 1 and measured["tail_characters"] == 0
+
+
+def test_measures_tell_the_styles_apart(measures):
+    means = {teacher: frame.mean(numeric_only=True) for teacher, frame in measures.items()}
+    assert means["recheck"]["self_corrections"] > means["steps"]["self_corrections"] == 0
+    assert means["recheck"]["repeated_share"] > 0.2
+    assert means["recheck"]["answer_position"] < 0.6 < means["steps"]["answer_position"]
+
+
+def test_outcomes_count_every_attempt_once(study, outcomes):
+    for teacher, frame in outcomes.items():
+        assert len(frame) == 160
+        assert (frame["attempts_to_pass"].isna() == ~frame["solved"]).all()
+        assert frame.loc[frame["solved"], "attempts_to_pass"].equals(
+            frame.loc[frame["solved"], "attempts"].astype(float)
+        )
+        assert frame["attempts"].between(1, study_tables.ATTEMPTS).all(), teacher
+
+
+def test_summary_adds_up(outcomes, measures):
+    found = summarise_teachers.summarise_teachers(
+        outcomes, measures, CATEGORIES, {"steps": None, "recheck": 2.0, "leaps": None}
+    )
+    totals = found[found["category"] == "all"].set_index("teacher")
+    parts = found[found["category"] != "all"].groupby("teacher")
+    for column in ("queries", "solved", "attempts", "output_tokens", "curated"):
+        assert parts[column].sum().to_dict() == totals[column].to_dict()
+    assert (found["solved"] + found["gave_up"] == found["queries"]).all()
+    recheck = totals.loc["recheck"]
+    assert recheck["price_per_verified"] == pytest.approx(recheck["output_tokens"] * 2e-6 / recheck["solved"])
+    assert np.isnan(totals.loc["steps", "price_per_verified"])
+    assert totals.loc["steps", "length_by_difficulty"] > totals.loc["recheck", "length_by_difficulty"]
+
+
+def test_a_teacher_that_solves_nothing_has_no_cost_per_trace(outcomes, measures):
+    frame = outcomes["leaps"].assign(solved=False, accepted_tokens=np.nan, attempts_to_pass=np.nan)
+    row = summarise_teachers.summarise(frame, measures["leaps"].head(0), pd.Series(0.5, index=frame.index), 1.0)
+    assert row["acceptance"] == 0 and np.isnan(row["tokens_per_verified"]) and np.isnan(row["length_mean"])
+
+
+def test_teacher_comparison_is_paired(outcomes, measures):
+    frames = {teacher: compare_teachers.measured(outcomes[teacher], measures[teacher]) for teacher in outcomes}
+    found = compare_teachers.compare_teachers(frames, CATEGORIES, 500, 0.95, 0)
+    row = found.set_index(["teacher_a", "teacher_b", "category", "measure"]).loc["steps", "leaps", "all", "length"]
+    differences = (frames["steps"]["length"] - frames["leaps"]["length"]).dropna()
+    assert row["queries"] == len(differences)
+    assert row["difference"] == pytest.approx(differences.mean())
+    assert row["low"] < row["difference"] < row["high"]
+    assert (found["p_holm"] >= found["p"]).all()
+    again = compare_teachers.compare_teachers(frames, ("math",), 500, 0.95, 0)
+    kept = found[found["category"].isin(["all", "math"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept.drop(columns="p_holm"), again.drop(columns="p_holm"))
+
+
+# --- students --------------------------------------------------------------------------------------------------------
+
+
+def test_scores(samples):
+    found = compare_students.score_students(samples, ["parallel"], list(study_tables.TEACHERS))
+    assert len(found) == 3 * 3 * 3
+    row = found.set_index(["teacher", "seed", "benchmark"]).loc["steps", "0", "hard_math"]
+    mine = samples.query("teacher == 'steps' and seed == '0' and benchmark == 'hard_math'")
+    by_problem = mine.groupby("problem_id")["passed"]
+    assert row["pass_at_1"] == pytest.approx(by_problem.mean().mean())
+    assert row["se_problems"] == pytest.approx(by_problem.mean().sem())
+    assert row["se_samples"] == pytest.approx(np.sqrt((by_problem.var() / 4).sum()) / 40)
+    assert row["lighteval"] == pytest.approx(row["pass_at_1"])
+    assert row["truncated"] == row["no_answer"] == 0.25
+
+
+def test_student_comparison_states_no_more_than_its_interval(samples):
+    found = compare_students.compare_students(
+        samples, ["parallel"], study_tables.LABELS, study_tables.BENCHMARK_LABELS, 500, 0.95, 0
+    )
+    assert len(found) == 3 * 4
+    claimed = ~found["conclusion"].str.contains("no difference")
+    assert (claimed == ((found["low"] > 0) | (found["high"] < 0))).all()
+    assert claimed.any()
+    row = found.set_index(["teacher_a", "teacher_b", "benchmark"]).loc["steps", "leaps", "all"]
+    assert row["problems"] == 120 and row["low"] > 20
+    assert row["difference"] == pytest.approx(row["score_a"] - row["score_b"])
+
+
+ROW = {
+    "teacher_a": "a",
+    "teacher_b": "b",
+    "benchmark": "x",
+    "problems": 30,
+    "seeds": 2,
+    "difference": -8.0,
+    "low": -15.0,
+    "high": -1.0,
+    "p_holm": 0.01,
+    "problems_needed": 23,
+}
+NAMES = {"a": "A", "b": "B", "x": "X"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {},
+            "On X, students of B score 8.0 points above students of A (95 % interval 1.0 to 15.0; 30 problems, 2 training seeds).",
+        ),
+        ({"p_holm": 0.2}, "but not after correction for 6 comparisons (p = 0.2)."),
+        ({"seeds": 1}, "one training seed each, so other seeds may differ"),
+        ({"high": 1.0}, "no difference between students of B and of A is shown: 8.0 points for B"),
+        ({"high": 1.0}, "takes about 23 problems"),
+        ({"low": np.nan, "high": np.nan}, "too few problems"),
+    ],
+)
+def test_conclusions(changes, expected):
+    assert expected in compare_students.conclude(ROW | changes, NAMES, 0.95, 6)
+
+
+def test_a_student_with_missing_samples_is_an_error_that_names_it(samples):
+    mine = samples.query("teacher == 'steps' and benchmark == 'hard_math'")
+    with pytest.raises(InputError, match=r"parallel/steps/0.*hard_math.*p000 has 3 samples"):
+        compare_students.shares(mine.iloc[1:])
+    other = samples.query("teacher == 'leaps' and benchmark == 'hard_math' and problem_id != 'p007'")
+    with pytest.raises(InputError, match="p007"):
+        compare_students.pair_scores(mine, other)
+
+
+# --- ledger ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_whole_ledger_balances(study, tmp_path):
+    reconcile_ledger.main(sorted(study.glob("**/*.ledger.parquet")), tmp_path / "ledger.csv")
+    lines = pd.read_csv(tmp_path / "ledger.csv")
+    assert set(lines["step"]) >= {"import_source", "collect_attempts", "match_datasets"}
+
+
+def test_an_unbalanced_ledger_fails(tmp_path):
+    lines = [
+        {"step": "clean_queries", "scope": "all", "reason": reason, "rows": rows}
+        for reason, rows in (("in", 10), ("kept", 8), ("has_url", 1))
+    ]
+    write_table(tmp_path / "x.ledger.parquet", lines, LEDGER)
+    with pytest.raises(LedgerError, match="clean_queries on all: 10 rows in, 8 kept, 1 dropped"):
+        reconcile_ledger.main([tmp_path / "x.ledger.parquet"], tmp_path / "ledger.csv")
+    assert not (tmp_path / "ledger.csv").exists()
+
+
+def test_rows_lost_between_steps_fail():
+    lines = pd.DataFrame(
+        [("clean_queries", "all", "kept", 8), ("deduplicate_queries", "all", "in", 7)],
+        columns=["step", "scope", "reason", "rows"],
+    )
+    with pytest.raises(LedgerError, match="clean_queries kept 8 rows of all, deduplicate_queries took in 7"):
+        reconcile_ledger.check_flows(lines)

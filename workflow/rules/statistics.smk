@@ -1,0 +1,131 @@
+# Measures per trace, summaries and paired comparisons of teachers and students, the ledger of the whole study.
+
+
+def ledger_files() -> list[str]:
+    """Every ledger the configured study writes, in the order the data flows."""
+    return [
+        *collect("<results>/corpus/imported/{source}.ledger.parquet", source=list(STUDY.corpus.sources)),
+        "<results>/corpus/cleaned.ledger.parquet",
+        "<results>/corpus/deduplicated.ledger.parquet",
+        "<results>/corpus/queries.ledger.parquet",
+        *collect("<results>/verification/{teacher}/{shard}/attempts.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
+        *collect("<results>/curation/{teacher}/traces.ledger.parquet", teacher=TEACHERS),
+        *collect(
+            "<results>/datasets/{control}/{teacher}.ledger.parquet",
+            control=STUDY.curation.controls,
+            teacher=TEACHERS,
+        ),
+    ]
+
+
+rule measure_traces:
+    input:
+        traces="<results>/curation/{teacher}/traces.parquet",
+        code=code("measure_traces"),
+    output:
+        "<results>/statistics/trace_measures/{teacher}.parquet",
+    log:
+        "<logs>/measure_traces/{teacher}.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=480,
+    script:
+        "../scripts/measure_traces.py"
+
+
+rule summarise_teachers:
+    input:
+        collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
+        queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
+        measures=collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS),
+        code=code("summarise_teachers"),
+    output:
+        "<results>/statistics/teachers.csv",
+    log:
+        "<logs>/summarise_teachers.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        prices={name: teacher.price_per_million_tokens for name, teacher in STUDY.teachers.items()},
+    script:
+        "../scripts/summarise_teachers.py"
+
+
+rule compare_teachers:
+    input:
+        collected=rules.summarise_teachers.input.collected,
+        queries=rules.summarise_teachers.input.queries,
+        measures=rules.summarise_teachers.input.measures,
+        code=code("compare_teachers"),
+    output:
+        "<results>/statistics/teacher_comparison.csv",
+    log:
+        "<logs>/compare_teachers.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=120,
+    params:
+        teachers=TEACHERS,
+        statistics=settings(STUDY.statistics),
+    script:
+        "../scripts/compare_teachers.py"
+
+
+if STUDY.training:
+
+    rule compare_students:
+        input:
+            scored=collect(
+                "<results>/evaluation/{control}/{teacher}/{seed}/{benchmark}.scored.parquet",
+                control=STUDY.curation.controls,
+                teacher=TEACHERS,
+                seed=STUDY.training.seeds,
+                benchmark=list(STUDY.evaluation.benchmarks),
+            ),
+            code=code("compare_students"),
+        output:
+            scores="<results>/statistics/scores.csv",
+            comparison="<results>/statistics/student_comparison.csv",
+        log:
+            "<logs>/compare_students.log",
+        conda:
+            "../../envs/statistics.yaml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            controls=STUDY.curation.controls,
+            teachers={name: teacher.label for name, teacher in STUDY.teachers.items()},
+            benchmarks={name: benchmark.label for name, benchmark in STUDY.evaluation.benchmarks.items()},
+            statistics=settings(STUDY.statistics),
+        script:
+            "../scripts/compare_students.py"
+
+
+rule reconcile_ledger:
+    input:
+        ledgers=ledger_files(),
+        code=code("reconcile_ledger"),
+    output:
+        "<results>/statistics/ledger.csv",
+    log:
+        "<logs>/reconcile_ledger.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/reconcile_ledger.py"

@@ -1,0 +1,90 @@
+"""Measure each accepted trace of a teacher.
+
+Reads the teacher's curated traces (TRACES) and writes one row per trace (TRACE_MEASURES), a batch at a time: no more
+than a batch of text is in memory, whatever the size of the corpus.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from whichteacher.rule import Progress
+from whichteacher.schemas import TRACE_MEASURES
+from whichteacher.tables import write_table
+
+#: Words counted as self-corrections, whole and in any case.
+SELF_CORRECTIONS = ("wait", "hmm", "check", "recheck", "verify", "again", "actually", "mistake", "correction")
+#: Words per n-gram of the repetition measure.
+NGRAM = 8
+
+_SELF_CORRECTION = re.compile(rf"\b(?:{'|'.join(SELF_CORRECTIONS)})\b", re.IGNORECASE)
+_READ = ("query_id", "category", "reference", "reference_type", "thinking", "answer", "teacher")
+_KEPT = ("attempts", "output_tokens", "perplexity")
+_BATCH_ROWS = 4096
+
+
+def find_answer(thinking: str, reference: str | None, reference_type: str | None) -> int | None:
+    """Where the reference first stands in the thinking, as the number of characters up to its end; None if nowhere.
+
+    It must stand free: 12 is not found in 312, 12.5 or 12,500. A choice letter is never looked for, as letters stand
+    everywhere. A short number may stand there by chance, or as part of the question: compare teachers on the same
+    queries, where chance is the same for all.
+    """
+    if not reference or reference_type == "choice":
+        return None
+    found = re.search(rf"(?<![\w.,]){re.escape(reference)}(?!\w|[.,]\d)", thinking)
+    return found.end() if found else None
+
+
+def repeated_share(text: str) -> float | None:
+    """Share of the word n-grams of ``text`` that stood before in it; None for a text shorter than one n-gram."""
+    words = text.split()
+    count = len(words) - NGRAM + 1
+    if count < 1:
+        return None
+    return 1 - len(set(zip(*(words[start:] for start in range(NGRAM)), strict=False))) / count
+
+
+def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:
+    """The measures of one trace (a row of TRACES) that its text holds."""
+    thinking = trace["thinking"]
+    end = find_answer(thinking, trace["reference"], trace["reference_type"])
+    return {
+        "thinking_characters": len(thinking),
+        "thinking_answer_ratio": len(thinking) / max(1, len(trace["answer"])),
+        "answer_position": None if end is None else end / len(thinking),
+        "tail_characters": None if end is None else len(thinking) - end,
+        "repeated_share": repeated_share(thinking),
+        "self_corrections": len(_SELF_CORRECTION.findall(thinking)),
+    }
+
+
+def measure_batches(path: str) -> Iterator[pa.Table]:
+    """The measures of a table of traces, a batch of rows at a time."""
+    with pq.ParquetFile(path) as file, Progress("measure_traces", file.metadata.num_rows, "traces") as progress:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[*_READ, *_KEPT]):
+            rows = [
+                {name: row[name] for name in ("teacher", "query_id", "category", *_KEPT)} | measure_trace(row)
+                for row in batch.to_pylist()
+            ]
+            yield pa.Table.from_pylist(rows, schema=TRACE_MEASURES)
+            progress.advance(len(rows))
+
+
+def main(traces: str, output: str) -> None:
+    """Measure ``traces`` and write ``output``."""
+    batches = list(measure_batches(traces))
+    table = pa.concat_tables(batches) if batches else TRACE_MEASURES.empty_table()
+    write_table(output, table, TRACE_MEASURES, {"self_corrections": SELF_CORRECTIONS, "ngram": NGRAM})
+
+
+if "snakemake" in globals():
+    from whichteacher.rule import logged
+
+    with logged(snakemake):  # noqa: F821
+        main(snakemake.input.traces, snakemake.output[0])  # noqa: F821

@@ -1,0 +1,181 @@
+"""Intervals and tests over paired differences: what the comparison of teachers and that of students share.
+
+Everything is seeded by name (:func:`generator`), so another category, teacher or benchmark changes no other number.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+#: Above this many values the bootstrap distribution of a mean, and the sign-flip distribution of a sum, are their normal
+#: limits to three digits; drawing them would cost minutes per number at the paper's 1.89 million queries.
+LARGE = 20_000
+#: Values held at once while resampling: 64 MiB of floats.
+_BATCH_VALUES = 2**23
+
+
+class Interval(NamedTuple):
+    """An estimate and its confidence bounds; the bounds are NaN where there are too few values to give any."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+class PairedScores(NamedTuple):
+    """Passes of two teachers' students on the same problems of one benchmark.
+
+    ``first`` and ``second`` hold the share of a problem's samples that passed, one row per training seed, one column per
+    problem; ``samples`` is the number of samples behind each share.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    samples: int
+
+
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """A random generator that depends on the study's seed and on what it is used for, nothing else."""
+    return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
+
+
+def _batch(width: int) -> int:
+    return max(1, _BATCH_VALUES // max(1, width))
+
+
+def bootstrap_mean(values: np.ndarray, resamples: int, confidence: float, rng: np.random.Generator) -> Interval:
+    """Mean of ``values`` with its percentile bootstrap interval."""
+    mean = float(np.mean(values)) if len(values) else np.nan
+    if len(values) < 2:
+        return Interval(mean, np.nan, np.nan)
+    if len(values) > LARGE:
+        margin = stats.norm.ppf((1 + confidence) / 2) * stats.sem(values)
+        return Interval(mean, mean - margin, mean + margin)
+    result = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        vectorized=True,
+        batch=_batch(len(values)),
+        rng=rng,
+    )
+    return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def sign_flip_p(differences: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
+    """Two-sided p of the paired permutation test: under the null hypothesis each difference may change its sign.
+
+    Exact where all sign patterns fit into ``resamples``; else the usual estimate (hits + 1) / (resamples + 1). Equal to
+    ``scipy.stats.permutation_test(permutation_type="samples")``, whose random mode takes ten times as long.
+    """
+    moved = np.asarray(differences, dtype=float)
+    moved = moved[moved != 0]
+    if not len(moved):
+        return 1.0
+    observed = abs(moved.sum()) * (1 - 1e-12)
+    if len(moved) > LARGE:
+        return float(2 * stats.norm.sf(abs(moved.sum()) / np.sqrt((moved**2).sum())))
+    if 2 ** len(moved) <= resamples:
+        patterns = np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved)) & 1
+        return float(np.mean(np.abs((2 * patterns - 1) @ moved) >= observed))
+    hits, drawn = 0, 0
+    while drawn < resamples:
+        rows = min(_batch(len(moved)), resamples - drawn)
+        flipped = rng.integers(0, 2, size=(rows, len(moved)), dtype=np.int8).astype(bool)
+        # The sum after flipping is the whole sum less twice the flipped part.
+        hits += int(np.sum(np.abs(moved.sum() - 2 * (flipped @ moved)) >= observed))
+        drawn += rows
+    return (hits + 1) / (resamples + 1)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down correction; a NaN stays NaN and counts as no test."""
+    values = np.asarray(p_values, dtype=float)
+    corrected = np.full(len(values), np.nan)
+    tested = ~np.isnan(values)
+    if tested.any():
+        corrected[tested] = multipletests(values[tested], method="holm")[1]
+    return corrected
+
+
+def problem_differences(pairs: Sequence[PairedScores]) -> np.ndarray:
+    """First less second per problem, averaged over training seeds and samples, benchmarks one after the other."""
+    return np.concatenate([pair.first.mean(axis=0) - pair.second.mean(axis=0) for pair in pairs])
+
+
+def nested_bootstrap(
+    pairs: Sequence[PairedScores], resamples: int, confidence: float, rng: np.random.Generator
+) -> Interval:
+    """Mean difference over all problems, with an interval that holds problems, training seeds and samples as random.
+
+    Each resample draws problems within their benchmark (the same for both sides: they are paired), training seeds for
+    each side (the same for all benchmarks: a seed is a student), and samples within each student and problem. Drawing at
+    every level of a crossed design errs to the wide side (Owen 2007, "The pigeonhole bootstrap"); drawing from only a
+    few seeds errs to the narrow side by (seeds - 1) / seeds of their variance, which is put back by widening each
+    resample's deviation from the mean over seeds. One seed has no variance to resample: the interval then speaks of that seed alone.
+    In simulations of 80 problems and 2 seeds, nominal 95 % intervals covered the truth in 100 % of studies without seed
+    effects, 98 % with moderate ones and 82 % where seeds move scores more than teachers do: train more seeds then.
+    """
+    differences = problem_differences(pairs)
+    value = float(differences.mean()) if len(differences) else np.nan
+    if len(differences) < 2:
+        return Interval(value, np.nan, np.nan)
+    seed_counts = [_seed_count(pairs, side) for side in (0, 1)]
+    totals = np.zeros(resamples)
+    width = sum(pair.first.size + pair.second.size for pair in pairs)
+    for start in range(0, resamples, _batch(width)):
+        rows = min(_batch(width), resamples - start)
+        seeds = [rng.integers(0, count, size=(rows, count)) for count in seed_counts]
+        for pair in pairs:
+            problems = rng.integers(0, pair.first.shape[1], size=(rows, pair.first.shape[1]))
+            for sign, shares, chosen in ((1, pair.first, seeds[0]), (-1, pair.second, seeds[1])):
+                totals[start : start + rows] += sign * _resample(shares, pair.samples, problems, chosen, rng)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(totals / len(differences), [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def _seed_count(pairs: Sequence[PairedScores], side: int) -> int:
+    counts = {pair[side].shape[0] for pair in pairs}
+    if len(counts) != 1:
+        raise ValueError(f"students of one teacher need the same training seeds on every benchmark, not {counts}")
+    return counts.pop()
+
+
+def _resample(
+    shares: np.ndarray, samples: int, problems: np.ndarray, seeds: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Summed share of passes of each resample: ``problems`` and ``seeds`` hold the drawn indices, a row per resample."""
+    cells = rng.binomial(samples, shares[seeds[:, :, None], problems[:, None, :]]) / samples
+    drawn = cells.sum(axis=2).mean(axis=1)
+    count = shares.shape[0]
+    if count == 1:
+        return drawn
+    expected = shares[:, problems].sum(axis=2)  # seeds x resamples: what each seed scores on the drawn problems
+    centre = expected.mean(axis=0)
+    seed_effect = np.take_along_axis(expected.T, seeds, axis=1).mean(axis=1) - centre
+    return drawn + (np.sqrt(count / (count - 1)) - 1) * seed_effect
+
+
+def problems_needed(interval: Interval, problems: int) -> int | None:
+    """Problems at which the half-width would shrink to the difference itself, as widths go with 1 / sqrt(problems).
+
+    None where there is no difference or no interval. What training seeds add to the width does not shrink with problems.
+    """
+    if not interval.value or np.isnan(interval.low):
+        return None
+    half = (interval.high - interval.low) / 2
+    return int(np.ceil(problems * (half / interval.value) ** 2))
