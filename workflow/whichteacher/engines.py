@@ -23,6 +23,10 @@ from whichteacher.store import Store, digest, model_digest
 _FLUSH_ROWS = 512
 _FLUSH_SECONDS = 20.0
 
+#: vLLM rewinds the random generator of a request whose prompt was split over two steps, which only CUDA's can do: on a
+#: CPU no prompt may be split, or a seeded request stops the engine.
+_ON_CPU = {"enforce_eager": True, "distributed_executor_backend": "uni", "enable_chunked_prefill": False}
+
 
 @dataclass(frozen=True)
 class EngineSpec:
@@ -165,7 +169,7 @@ def _generate(missing: dict[str, Request], spec: EngineSpec) -> Iterator[dict[st
             tensor_parallel_size=spec.tensor_parallel,
             seed=0,
             disable_log_stats=True,
-            **({} if on_gpu else {"enforce_eager": True, "distributed_executor_backend": "uni"}),
+            **({} if on_gpu else _ON_CPU | {"max_num_batched_tokens": max(4096, spec.max_model_len)}),
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"vLLM cannot serve {spec.model}: {error}") from error
