@@ -3,18 +3,23 @@ import os
 import sys
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 # Scripts run in their own interpreters: this is how they find the package.
 os.environ["PYTHONPATH"] = str(WORKFLOW)
+# Where the post-deploy scripts of the conda environments find their locks.
+os.environ["WHICHTEACHER_ENVS"] = str(WORKFLOW.parent / "envs")
 
-from whichteacher.config import ConfigError, check_config
+from whichteacher.config import ConfigError, check_config, unpinned_revisions
 
 try:
-    STUDY = check_config(config, Path.cwd())
+    STUDY = check_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+for key in unpinned_revisions(STUDY):
+    logger.warning(f"config key {key}: all zeros stand for an unknown commit: pin the one you use before you run this")
 
 TEACHERS = list(STUDY.teachers)
 SHARDS = range(STUDY.corpus.shards)
@@ -41,9 +46,14 @@ def code(script: str) -> list[str]:
     return sorted(str(path) for path in found)
 
 
-def settings(block) -> dict:
+def settings(block, exclude=()) -> dict:
     """A block of the configuration as plain JSON types, for ``params``."""
-    return block.model_dump(mode="json")
+    return block.model_dump(mode="json", exclude=set(exclude))
+
+
+def local_model_files(folder: str) -> list[str]:
+    """The files of a local model folder."""
+    return [str(path) for path in sorted(Path(folder).glob("*")) if path.is_file()]
 
 
 wildcard_constraints:

@@ -7,10 +7,12 @@ The models are the single source: ``make config`` writes ``workflow/schemas/conf
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from whichteacher.places import locate
 
 Category = Literal["math", "code", "science", "instruction_following", "multi_turn", "general"]
 CATEGORIES: tuple[Category, ...] = ("math", "code", "science", "instruction_following", "multi_turn", "general")
@@ -20,6 +22,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+#: Stands for a commit the writer of a configuration did not know. It plans a run and warns; no hub has it.
+UNPINNED = "0" * 40
 
 
 class ConfigError(ValueError):
@@ -33,6 +38,8 @@ class Block(BaseModel):
 
 
 class Sampling(Block):
+    """How responses are drawn."""
+
     temperature: float = Field(0.6, ge=0, description="Sampling temperature.")
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling mass.")
     top_k: int = Field(-1, ge=-1, description="Keep the k likeliest tokens; -1 keeps all.")
@@ -56,11 +63,17 @@ class ModelRef(Block):
         """Whether ``model`` names a folder rather than a hub id."""
         return self.model.startswith(("./", "../", "/"))
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the study loads the weights."""
+        return True
+
     @model_validator(mode="after")
     def _revision_fits(self) -> ModelRef:
         if self.is_local and self.revision is not None:
             raise ValueError("a local folder takes no revision: remove `revision`")
-        if not self.is_local and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+        pinned = re.fullmatch(r"[0-9a-f]{40}", self.revision or "")
+        if not self.is_local and not pinned and (self.is_loaded or self.revision is not None):
             raise ValueError(
                 f"revision {self.revision!r} of hub model {self.model!r} is no commit: pin one with 40 hex digits, "
                 "or start a local folder with ./"
@@ -78,6 +91,7 @@ class Columns(Block):
     answer_type: str | None = Field(None, description="number, expression, set, interval, choice or text.")
     tests: str | None = Field(None, description="Tests of a code query: JSON text or an object (see config/README.md).")
     constraints: str | None = Field(None, description="IFEval constraints: JSON text or an object.")
+    difficulty: str | None = Field(None, description="Difficulty as a whole number; benchmarks only.")
 
     @model_validator(mode="after")
     def _one_text(self) -> Columns:
@@ -92,6 +106,7 @@ class Source(Block):
     path: str | None = Field(None, description="Local .jsonl, .jsonl.zst, .csv or .parquet file; give this or `hub`.")
     hub: str | None = Field(None, description="Hub data set id; needs `revision`.")
     revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set.")
+    file: str | None = Field(None, description="One file of the hub data set, read by itself; none loads the data set.")
     subset: str | None = Field(None, description="Configuration name of the hub data set.")
     split: str = Field("train", description="Split of the hub data set.")
     category: Category = Field(description="The one category of this source.")
@@ -110,6 +125,8 @@ class Source(Block):
 
 
 class Clean(Block):
+    """Which queries are unfit."""
+
     max_chars: Positive = Field(20000, description="Drop longer queries as `too_long`.")
     min_chars: Positive = Field(4, description="Drop shorter queries as `incomplete`.")
     max_garbled: Probability = Field(
@@ -122,6 +139,8 @@ class Clean(Block):
 
 
 class Decontaminate(Block):
+    """Which queries are too close to a benchmark problem."""
+
     ngram: Positive = Field(
         8, description="A query sharing a word n-gram this long with a benchmark problem is examined."
     )
@@ -130,14 +149,16 @@ class Decontaminate(Block):
     )
     embedder: str | None = Field(
         None,
-        description="Encoder for the semantic check: a sentence-transformers hub id or folder, `hashed_ngrams` (character "
-        "n-grams hashed to 4096 dimensions: no model, no hub), or none.",
+        description="Encoder for the semantic check: a sentence-transformers hub id or folder, `hashed_words` (words and "
+        "numbers hashed to 4096 dimensions: no model, no hub), or none.",
     )
     embedder_revision: str | None = Field(None, description="Commit (40 hex digits) of a hub encoder.")
     similarity: Probability = Field(0.9, description="Drop above this cosine similarity to a benchmark problem.")
 
 
 class Corpus(Block):
+    """Queries and what happens to them before anything is generated."""
+
     sources: dict[Name, Source] = Field(description="Query sources by name.", min_length=1)
     clean: Clean = Field(default_factory=Clean, description="Cleaning rules; every dropped row has a reason.")
     decontaminate: Decontaminate = Field(
@@ -175,8 +196,11 @@ class Teacher(ModelRef, Prompting):
         "vllm", description="`vllm` generates in process; `dataset` reads published traces as attempts."
     )
     traces: str | None = Field(
-        None, description="Engine `dataset`: folder of JSONL files in the released schema (conversations, info)."
+        None,
+        description="Engine `dataset`: hub data set id, or folder (`./...`), of JSONL files in the released schema "
+        "(conversations, info).",
     )
+    traces_revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set in `traces`.")
     answer_format: Literal["tags", "thinking_only"] = Field(
         "tags",
         description="`tags`: the model writes <think> and <answer> itself; `thinking_only`: it closes </think> and the "
@@ -194,17 +218,35 @@ class Teacher(ModelRef, Prompting):
         description="Price of a million output tokens, for cost tables; none reports tokens and seconds only.",
     )
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the study loads the weights."""
+        return self.engine == "vllm"
+
     @model_validator(mode="after")
     def _engine_fits(self) -> Teacher:
-        if self.engine == "dataset":
-            if self.traces is None:
-                raise ValueError("engine `dataset` needs `traces`: the folder of published JSONL files")
-            if self.attempts != [1]:
-                raise ValueError("engine `dataset` holds one attempt per query: set attempts: [1]")
+        if self.engine == "vllm":
+            if self.traces is not None or self.traces_revision is not None:
+                raise ValueError("engine `vllm` reads no traces: remove `traces`, or set engine: dataset")
+            return self
+        if self.traces is None:
+            raise ValueError("engine `dataset` needs `traces`: a hub data set, or a folder of published JSONL files")
+        if self.attempts != [1]:
+            raise ValueError("engine `dataset` holds one attempt per query: set attempts: [1]")
+        local = self.traces.startswith(("./", "../", "/"))
+        if local and self.traces_revision is not None:
+            raise ValueError("a local folder of traces takes no revision: remove `traces_revision`")
+        if not local and not re.fullmatch(r"[0-9a-f]{40}", self.traces_revision or ""):
+            raise ValueError(
+                f"traces_revision {self.traces_revision!r} of hub data set {self.traces!r} is no commit: pin one with "
+                "40 hex digits, or start a local folder with ./"
+            )
         return self
 
 
 class Sandbox(Block):
+    """Limits on model-written code."""
+
     cpu_seconds: Positive = Field(6, description="CPU time of one program on one test.")
     memory_mb: Positive = Field(512, description="Address space of one program.")
     accept_risk: bool = Field(
@@ -214,6 +256,8 @@ class Sandbox(Block):
 
 
 class Verification(Block):
+    """What counts as a right answer."""
+
     threshold: Probability = Field(0.9, description="Smallest score that passes.")
     thresholds: dict[Category, Probability] = Field(default_factory=dict, description="Overrides per category.")
     max_tests: Positive = Field(10, description="Tests run per code query: the first ones.")
@@ -226,6 +270,8 @@ class Verification(Block):
 
 
 class Perplexity(Block):
+    """The perplexity filter."""
+
     scorer: ModelRef = Field(description="The model whose perplexity is taken.")
     scope: Literal["response", "query_and_response"] = Field("response", description="Which tokens count.")
     max_length: Positive = Field(32768, description="Longer rows are scored on their first tokens.")
@@ -235,6 +281,8 @@ class Perplexity(Block):
 
 
 class Ngrams(Block):
+    """The frequent n-gram filter."""
+
     size: Positive = Field(20, description="Tokens per n-gram.")
     max_count: Positive = Field(
         20, description="Drop traces that hold an n-gram seen more often in the teacher's data."
@@ -243,6 +291,8 @@ class Ngrams(Block):
 
 
 class Curation(Block):
+    """Quality filters, and the datasets built from what passes."""
+
     perplexity: Perplexity | None = Field(None, description="Perplexity filter; none leaves perplexities empty.")
     ngrams: Ngrams = Field(description="Frequent n-gram filter.")
     controls: list[Literal["parallel", "own_passes", "equal_rows", "equal_tokens"]] = Field(
@@ -281,11 +331,18 @@ class Architecture(Block):
     num_hidden_layers: Positive = Field(4, description="Layers.")
     num_attention_heads: Positive = Field(2, description="Attention heads.")
     max_position_embeddings: Positive = Field(1024, description="Longest sequence.")
+    initializer_range: float = Field(
+        0.08,
+        gt=0,
+        description="Standard deviation of the initial weights; narrow models learn faster above the usual 0.02.",
+    )
     tokenizer: str = Field(description="Folder of the tokenizer.")
     seed: int = Field(0, ge=0, description="Seed of the initial weights: one initialisation for all students.")
 
 
 class Training(Block):
+    """The students."""
+
     base: ModelRef | None = Field(None, description="Base model to fine-tune; give this or `architecture`.")
     architecture: Architecture | None = Field(None, description="Student to train from scratch.")
     system_prompt: str = Field("", description="System message of training samples; empty sends none.")
@@ -311,6 +368,7 @@ class Benchmark(Block):
     path: str | None = Field(None, description="Local JSONL file; give this or `hub`.")
     hub: str | None = Field(None, description="Hub data set id; needs `revision`.")
     revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set.")
+    file: str | None = Field(None, description="One file of the hub data set, read by itself; none loads the data set.")
     subset: str | None = Field(None, description="Configuration name of the hub data set.")
     split: str = Field("test", description="Split of the hub data set.")
     category: Literal["math", "code"] = Field(description="How answers are verified.")
@@ -331,6 +389,8 @@ class Benchmark(Block):
 
 
 class Evaluation(Prompting):
+    """What the students are scored on, and how they are sampled."""
+
     benchmarks: dict[Name, Benchmark] = Field(description="Benchmarks by name.", min_length=1)
     sampling: Sampling = Field(default_factory=Sampling, description="The same for every student and benchmark.")
     max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
@@ -339,12 +399,16 @@ class Evaluation(Prompting):
 
 
 class Statistics(Block):
+    """Intervals and tests."""
+
     resamples: Positive = Field(10000, description="Bootstrap and permutation resamples.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of every interval.")
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
 
 
 class Figures(Block):
+    """Layout of the figures."""
+
     length_bin: Positive = Field(1024, description="Width of the length bins of Figure 3, in tokens.")
     length_bins: Positive = Field(10, description="Number of bins before the open last one.")
     smoothing: Positive = Field(50, description="Steps of the moving average of Figure 6.")
@@ -381,21 +445,33 @@ class Study(Block):
         return self
 
 
-def check_config(raw: dict[str, Any], folder: Path | None = None) -> Study:
+def check_config(raw: dict[str, Any], *, folders: bool = True) -> Study:
     """Validate a configuration mapping.
 
-    ``folder`` is the working directory of the run: with it, local model and tokenizer folders must exist.
+    ``folders`` asks that the local model and tokenizer folders exist, as seen from the working directory.
     Raises :class:`ConfigError` with one line per problem: key, value, remedy.
     """
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
         raise ConfigError("\n".join(_line(problem) for problem in error.errors())) from None
-    if folder is not None:
-        missing = [line for line in _missing_folders(study, folder)]
-        if missing:
-            raise ConfigError("\n".join(missing))
+    missing = _missing_folders(study) if folders else []
+    if missing:
+        raise ConfigError("\n".join(missing))
     return study
+
+
+def unpinned_revisions(study: Study) -> list[str]:
+    """The keys that hold :data:`UNPINNED`, in the order of the configuration."""
+
+    def keys(value: Any, path: str) -> Iterator[str]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from keys(inner, f"{path}.{key}" if path else key)
+        elif value == UNPINNED:
+            yield path
+
+    return list(keys(study.model_dump(), ""))
 
 
 def _line(problem: dict[str, Any]) -> str:
@@ -409,11 +485,13 @@ def _line(problem: dict[str, Any]) -> str:
     return f"config key {key}{shown}: {problem['msg'].removeprefix('Value error, ')}; config/README.md lists what is allowed"
 
 
-def _missing_folders(study: Study, folder: Path) -> list[str]:
+def _missing_folders(study: Study) -> list[str]:
     wanted: dict[str, str] = {}
     for name, teacher in study.teachers.items():
-        if teacher.engine == "vllm" and teacher.is_local:
+        if teacher.is_loaded and teacher.is_local:
             wanted[f"teachers.{name}.model"] = teacher.model
+        if teacher.traces and teacher.traces.startswith(("./", "../", "/")):
+            wanted[f"teachers.{name}.traces"] = teacher.traces
     if study.curation.perplexity and study.curation.perplexity.scorer.is_local:
         wanted["curation.perplexity.scorer.model"] = study.curation.perplexity.scorer.model
     if study.curation.ngrams.tokenizer.is_local:
@@ -425,5 +503,5 @@ def _missing_folders(study: Study, folder: Path) -> list[str]:
     return [
         f"config key {key} (value {value!r}): no such folder: put the model there or correct the path"
         for key, value in wanted.items()
-        if not (folder / value).is_dir()
+        if not locate(value).is_dir()
     ]

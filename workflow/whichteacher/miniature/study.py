@@ -1,0 +1,143 @@
+"""The miniature study's settings. ``make config`` writes config/config.yaml and config/test.yaml from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whichteacher.config import CATEGORIES, Study
+
+#: Label and colour per teacher; the colours are Okabe and Ito's blue, vermilion and bluish green, which readers with
+#: any of the common colour vision deficiencies tell apart.
+_TEACHERS = {"steps": ("Steps", "#0072B2"), "recheck": ("Recheck", "#D55E00"), "leaps": ("Leaps", "#009E73")}
+#: Benchmark -> label, role in the paper, category.
+_BENCHMARKS = {
+    "easy_math": ("Easy mathematics", "MATH500", "math"),
+    "hard_math": ("Hard mathematics", "AIME2024", "math"),
+    "code_tasks": ("Code tasks", "LiveCodeBench", "code"),
+}
+_COLUMNS = {
+    "id": "id",
+    "turns": "turns",
+    "answer": "answer",
+    "answer_type": "answer_type",
+    "tests": "tests",
+    "constraints": "constraints",
+}
+_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 512}
+
+
+def miniature_study() -> Study:
+    """The default study: the whole pipeline in minutes on two CPU cores."""
+    return _study(
+        "miniature",
+        "results",
+        queries=dict(zip(CATEGORIES, (1250, 160, 160, 160, 160, 160), strict=True)),
+        planted=12,
+        problems={"easy_math": 100, "hard_math": 60, "code_tasks": 40},
+        samples={"easy_math": 2, "hard_math": 4, "code_tasks": 4},
+        attempts=[1, 3],
+        seeds=[0, 1],
+        max_steps=800,
+    )
+
+
+def small_study() -> Study:
+    """The same pipeline, smaller: for tests and continuous integration."""
+    return _study(
+        "test",
+        "results/test",
+        queries=dict(zip(CATEGORIES, (300, 20, 20, 20, 20, 20), strict=True)),
+        planted=3,
+        problems={"easy_math": 20, "hard_math": 10, "code_tasks": 8},
+        samples={"easy_math": 1, "hard_math": 2, "code_tasks": 1},
+        attempts=[1, 1],
+        seeds=[0],
+        max_steps=60,
+    )
+
+
+def _study(
+    name: str,
+    results: str,
+    *,
+    queries: dict[str, int],
+    planted: int,
+    problems: dict[str, int],
+    samples: dict[str, int],
+    attempts: list[int],
+    seeds: list[int],
+    max_steps: int,
+) -> Study:
+    made = f"{results}/miniature"
+    raw: dict[str, Any] = {
+        "study": name,
+        "results": results,
+        "store": f"{results}/store",
+        "miniature": {"seed": 1, "queries": queries, "planted": planted, "problems": problems},
+        "corpus": {
+            "sources": {
+                category: {
+                    "path": f"{made}/sources/{category}.jsonl",
+                    "category": category,
+                    "licence": "Apache-2.0",
+                    "columns": _COLUMNS,
+                }
+                for category in CATEGORIES
+            },
+            "decontaminate": {"embedder": "hashed_words"},
+            "shards": 1,
+        },
+        "teachers": {
+            teacher: {
+                "model": f"./resources/teachers/{teacher}",
+                "dtype": "float32",
+                "label": label,
+                "colour": colour,
+                "max_model_len": 1024,
+                "sampling": _SAMPLING,
+                "attempts": attempts,
+            }
+            for teacher, (label, colour) in _TEACHERS.items()
+        },
+        "curation": {
+            "perplexity": {
+                "scorer": {"model": "./resources/teachers/scorer", "dtype": "float32"},
+                "max_length": 1024,
+            },
+            "ngrams": {"tokenizer": {"model": "./resources/teachers/tokenizer"}},
+        },
+        "statistics": {"resamples": 2000},
+        "training": {
+            "architecture": {"tokenizer": "./resources/teachers/tokenizer"},
+            "seeds": seeds,
+            "recipe": {
+                "learning_rate": 8e-3,
+                "max_steps": max_steps,
+                "batch_size": 16,
+                "micro_batch_size": 4,
+                "max_length": 512,
+                "bf16": False,
+                "gradient_checkpointing": False,
+            },
+        },
+        "evaluation": {
+            "benchmarks": {
+                benchmark: {
+                    "label": label,
+                    "role": role,
+                    "path": f"{made}/benchmarks/{benchmark}.jsonl",
+                    "category": category,
+                    "columns": {key: _COLUMNS[key] for key in ("id", "turns", "answer", "answer_type", "tests")}
+                    | {"difficulty": "difficulty"},
+                    "expected_problems": problems[benchmark],
+                    "samples": samples[benchmark],
+                }
+                for benchmark, (label, role, category) in _BENCHMARKS.items()
+            },
+            "sampling": _SAMPLING,
+            "max_model_len": 1024,
+            "dtype": "float32",
+        },
+        "figures": {"length_bin": 32, "smoothing": 20},
+    }
+    return Study.model_validate(raw)

@@ -1,0 +1,19 @@
+"""Where a path of the configuration lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parents[2]
+
+
+def locate(path: str) -> Path:
+    """The file or folder a configuration names.
+
+    A relative path is seen from the working directory; what is not there is looked for in the project itself, so that
+    a study run in another directory (``--directory``) still finds the models the project ships. Tables and parameters
+    keep the path as written: they say nothing of the machine.
+    """
+    here = Path(path)
+    shipped = _PROJECT / path
+    return shipped if not here.exists() and shipped.exists() else here
