@@ -1,0 +1,185 @@
+# Sources and benchmarks -> queries in shards: import, clean, deduplicate, decontaminate, shard.
+
+SOURCES = STUDY.corpus.sources
+BENCHMARKS = STUDY.evaluation.benchmarks if STUDY.evaluation else {}
+ENCODES_WITH_MODEL = STUDY.corpus.decontaminate.embedder not in (None, "hashed_words")
+
+
+if STUDY.miniature:
+
+    MADE_SOURCES = {
+        name: source
+        for name, source in SOURCES.items()
+        if source.path and source.path.startswith(f"{STUDY.results}/miniature/sources/")
+    }
+
+    rule make_miniature_corpus:
+        input:
+            code=code("make_miniature_corpus"),
+        output:
+            sources=[source.path for source in MADE_SOURCES.values()],
+            planted="<results>/miniature/planted.json",
+        log:
+            "<logs>/make_miniature_corpus.log",
+        conda:
+            "../../envs/corpus.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            sources={name: source.category for name, source in MADE_SOURCES.items()},
+            queries=settings(STUDY.miniature)["queries"],
+            benchmarks=STUDY.miniature.problems,
+            planted=STUDY.miniature.planted,
+            seed=STUDY.miniature.seed,
+        script:
+            "../scripts/make_miniature_corpus.py"
+
+    rule make_miniature_benchmarks:
+        input:
+            code=code("make_miniature_benchmarks"),
+        output:
+            expand("<results>/miniature/benchmarks/{benchmark}.jsonl", benchmark=STUDY.miniature.problems),
+        log:
+            "<logs>/make_miniature_benchmarks.log",
+        conda:
+            "../../envs/corpus.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            problems=STUDY.miniature.problems,
+        script:
+            "../scripts/make_miniature_benchmarks.py"
+
+
+rule import_source:
+    input:
+        file=lambda wildcards: SOURCES[wildcards.source].path or [],
+        code=code("import_source"),
+    output:
+        table="<results>/corpus/imported/{source}.parquet",
+        ledger="<results>/corpus/imported/{source}.ledger.parquet",
+        dropped="<results>/corpus/imported/{source}.dropped.parquet",
+    log:
+        "<logs>/import_source/{source}.log",
+    conda:
+        "../../envs/corpus.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input: max(1000, 6 * input.size_mb),
+        runtime=240,
+    params:
+        source=lambda wildcards: settings(SOURCES[wildcards.source], exclude={"guess"}),
+    script:
+        "../scripts/import_source.py"
+
+
+rule import_benchmark:
+    input:
+        file=lambda wildcards: BENCHMARKS[wildcards.benchmark].path or [],
+        code=code("import_benchmark"),
+    output:
+        table="<results>/corpus/benchmarks/{benchmark}.parquet",
+    log:
+        "<logs>/import_benchmark/{benchmark}.log",
+    conda:
+        "../../envs/corpus.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        benchmark=lambda wildcards: settings(BENCHMARKS[wildcards.benchmark], exclude={"label", "samples"}),
+    script:
+        "../scripts/import_benchmark.py"
+
+
+rule clean_queries:
+    input:
+        imported=expand("<results>/corpus/imported/{source}.parquet", source=SOURCES),
+        code=code("clean_queries"),
+    output:
+        table="<results>/corpus/cleaned.parquet",
+        ledger="<results>/corpus/cleaned.ledger.parquet",
+        dropped="<results>/corpus/cleaned.dropped.parquet",
+    log:
+        "<logs>/clean_queries.log",
+    conda:
+        "../../envs/corpus.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input: max(1000, 20 * input.size_mb),
+        runtime=60,
+    params:
+        clean=settings(STUDY.corpus.clean),
+    script:
+        "../scripts/clean_queries.py"
+
+
+rule deduplicate_queries:
+    input:
+        cleaned="<results>/corpus/cleaned.parquet",
+        code=code("deduplicate_queries"),
+    output:
+        table="<results>/corpus/deduplicated.parquet",
+        duplicates="<results>/corpus/duplicates.parquet",
+        ledger="<results>/corpus/deduplicated.ledger.parquet",
+        dropped="<results>/corpus/deduplicated.dropped.parquet",
+    log:
+        "<logs>/deduplicate_queries.log",
+    conda:
+        "../../envs/corpus.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input: max(1000, 20 * input.size_mb),
+        runtime=60,
+    params:
+        sources=list(SOURCES),
+    script:
+        "../scripts/deduplicate_queries.py"
+
+
+rule decontaminate_queries:
+    input:
+        deduplicated="<results>/corpus/deduplicated.parquet",
+        benchmarks=expand("<results>/corpus/benchmarks/{benchmark}.parquet", benchmark=BENCHMARKS),
+        code=code("decontaminate_queries"),
+    output:
+        table="<results>/corpus/queries.parquet",
+        contamination="<results>/corpus/contamination.parquet",
+        ledger="<results>/corpus/queries.ledger.parquet",
+        dropped="<results>/corpus/queries.dropped.parquet",
+    log:
+        "<logs>/decontaminate_queries.log",
+    conda:
+        "../../envs/corpus.yaml"
+    threads: 8 if ENCODES_WITH_MODEL else 1
+    resources:
+        mem_mb=lambda wildcards, input: max(32000 if ENCODES_WITH_MODEL else 1000, 30 * input.size_mb),
+        runtime=24 * 60 if ENCODES_WITH_MODEL else 60,
+        gpu=1 if ENCODES_WITH_MODEL else 0,
+    params:
+        decontaminate=settings(STUDY.corpus.decontaminate),
+    script:
+        "../scripts/decontaminate_queries.py"
+
+
+rule shard_corpus:
+    input:
+        queries="<results>/corpus/queries.parquet",
+        code=code("shard_corpus"),
+    output:
+        shards=expand("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
+    log:
+        "<logs>/shard_corpus.log",
+    conda:
+        "../../envs/corpus.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input: max(1000, 20 * input.size_mb),
+        runtime=60,
+    script:
+        "../scripts/shard_corpus.py"

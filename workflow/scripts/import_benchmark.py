@@ -1,0 +1,145 @@
+"""Bring one benchmark into the table of problems.
+
+Reads the benchmark's file, or its data set on the hub, like a source of queries, but strictly: a benchmark is scored
+whole or not at all, so a row that cannot be used is an error.
+"""
+
+import datetime
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from whichteacher.rows import (
+    ColumnReader,
+    Fault,
+    Row,
+    answer_of,
+    answer_type_of,
+    code_tests_of,
+    label_of,
+    read_rows,
+    turns_of,
+)
+from whichteacher.rule import InputError
+from whichteacher.schemas import BENCHMARK_PROBLEMS
+from whichteacher.tables import write_table
+
+_AIME_ANSWERS = range(1000)
+
+
+def to_problem(taken: Mapping[str, Any], number: int, benchmark: str, category: str) -> dict[str, Any]:
+    """One row of BENCHMARK_PROBLEMS from the mapped values of a row. Raises :class:`Fault`."""
+    turns = turns_of(taken)
+    if len(turns) != 1:
+        raise Fault("wrong_turns", f"{len(turns)} turns; a problem is one message")
+    problem = {
+        "problem_id": label_of(taken["id"], "id") if "id" in taken else str(number),
+        "benchmark": benchmark,
+        "category": category,
+        "prompt": turns[0]["content"],
+        "reference": answer_of(taken.get("answer")),
+        "reference_type": answer_type_of(taken.get("answer_type")),
+        "tests": code_tests_of(taken.get("tests")),
+        "difficulty": _level(taken.get("difficulty")),
+    }
+    needed = "reference" if category == "math" else "tests"
+    if problem[needed] is None:
+        raise Fault("missing_column", f"no {'answer' if needed == 'reference' else 'tests'}")
+    return problem
+
+
+def _level(value: Any) -> int | None:
+    try:
+        return None if value is None else int(label_of(value, "difficulty"))
+    except ValueError as error:
+        raise Fault("wrong_type", f"difficulty {value!r} is no whole number") from error
+
+
+def in_window(value: Any, date_from: str | None, date_to: str | None) -> bool:
+    """Whether a contest date (``YYYY-MM-DD`` and whatever follows, or a date) lies in the window, ends included.
+
+    Raises :class:`Fault` where it is no date.
+    """
+    text = value.isoformat() if isinstance(value, datetime.date) else str(value)
+    try:
+        day = datetime.date.fromisoformat(text[:10])
+    except ValueError as error:
+        raise Fault("wrong_type", f"contest date {value!r} is no YYYY-MM-DD") from error
+    first = datetime.date.fromisoformat(date_from) if date_from else datetime.date.min
+    last = datetime.date.fromisoformat(date_to) if date_to else datetime.date.max
+    return first <= day <= last
+
+
+def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The benchmark's problems inside its date window, in the order of the file.
+
+    Raises :class:`InputError` on a row that cannot be used, an id that repeats, an AIME answer that is no integer from
+    0 to 999, or another number of problems than expected.
+    """
+    key = f"evaluation.benchmarks.{name}"
+    place = benchmark.get("path") or benchmark["hub"]
+    columns = {**benchmark["columns"], "date": benchmark.get("date_column")}
+    reader = ColumnReader(columns, key)
+    problems: list[dict[str, Any]] = []
+    faults: list[tuple[str, Fault]] = []
+    aime = benchmark["category"] == "math" and benchmark["role"].startswith("AIME")
+    for row in rows:
+        try:
+            if row.fault:
+                raise row.fault
+            taken = reader.take(row.values)
+            if "date" in taken and not in_window(taken["date"], benchmark.get("date_from"), benchmark.get("date_to")):
+                continue
+            problem = to_problem(taken, row.number, name, benchmark["category"])
+            if aime and not is_aime_answer(problem["reference"]):
+                answer = problem["reference"]
+                raise Fault("wrong_type", f"answer {answer!r} is no integer from 0 to 999, as every AIME answer is")
+            problems.append(problem)
+        except Fault as fault:
+            faults.append((row.location, fault))
+    reader.check(place)
+    if faults:
+        location, fault = faults[0]
+        more = f" ({len(faults)} such rows)" if len(faults) > 1 else ""
+        raise InputError(
+            f"{location}: {fault.detail}{more}: mend the file of benchmark {name}, or its mapping in {key}"
+        )
+    _check_selection(problems, key, place, benchmark.get("expected_problems"))
+    return problems
+
+
+def is_aime_answer(answer: str) -> bool:
+    """Whether ``answer`` is an integer from 0 to 999, leading zeros allowed."""
+    return answer.isascii() and answer.isdigit() and int(answer) in _AIME_ANSWERS
+
+
+def _check_selection(problems: list[dict[str, Any]], key: str, place: str, expected: int | None) -> None:
+    seen: set[str] = set()
+    for problem in problems:
+        if problem["problem_id"] in seen:
+            raise InputError(f"{place}: id {problem['problem_id']!r} repeats: map a unique column in {key}.columns.id")
+        seen.add(problem["problem_id"])
+    if not problems:
+        raise InputError(f"{place}: no problem selected: check the file and the date window of {key}")
+    if expected is not None and len(problems) != expected:
+        raise InputError(
+            f"{place}: {len(problems)} problems selected, {key}.expected_problems says {expected}: "
+            "correct the date window, the revision or the number"
+        )
+
+
+def main(name: str, benchmark: Mapping[str, Any], table: str) -> None:
+    """Import the benchmark ``name`` with the settings ``benchmark``."""
+    problems = select_problems(read_rows(benchmark), name, benchmark)
+    place = Path(benchmark["path"]).name if benchmark.get("path") else benchmark["hub"]
+    window = [benchmark.get("date_from"), benchmark.get("date_to")]
+    provenance = {"benchmark": name, "from": place, "revision": benchmark.get("revision"), "window": window}
+    write_table(table, problems, BENCHMARK_PROBLEMS, provenance)
+    print(f"{name}: {len(problems)} problems")
+
+
+if "snakemake" in globals():
+    from whichteacher.rule import logged
+
+    with logged(snakemake):  # noqa: F821
+        main(snakemake.wildcards.benchmark, snakemake.params.benchmark, snakemake.output.table)  # noqa: F821

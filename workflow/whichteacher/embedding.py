@@ -1,0 +1,135 @@
+"""Texts as vectors of unit length, for cosine similarity.
+
+``hashed_words`` needs no model and no hub; any other name is a sentence-transformers model (bge-m3 in the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xxhash
+
+from whichteacher.rule import InputError
+from whichteacher.words import split_words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Encoder = Callable[[Sequence[str]], "NDArray[np.float32]"]
+
+HASHED_WORDS = "hashed_words"
+HASHED_DIMENSIONS = 4096
+
+#: Words that ask, point or join: in two wordings of one question these are what differs.
+_SILENT_WORDS = """
+a an and are as at be been by can compute calculate determine do does each evaluate find first following for from
+get give given had has have he her his how i if in is it its let many me more much my next now number of on or out over
+please she show so solve tell that the their them then there these they this those to total us value was we were
+what when where which who will with work would write you your
+"""
+_SILENT = frozenset(_SILENT_WORDS.split())
+#: A digit weighs as much as this many words. Chosen so that two wordings of a sum stay above 0.9 and sums that differ
+#: in one number, sign or verb stay below 0.8; tests hold both.
+_DIGIT_WEIGHT = 4.0
+
+_BATCH_TEXTS = 32
+
+
+def load_encoder(name: str, revision: str | None = None) -> Encoder:
+    """The encoder called ``name`` in the config. Raises :class:`InputError` where it cannot be loaded."""
+    return encode_hashed_words if name == HASHED_WORDS else load_sentence_encoder(name, revision)
+
+
+# --- hashed words ----------------------------------------------------------------------------------------------------
+
+
+def encode_hashed_words(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Words, numbers and the sequence of numbers of each text, hashed to :data:`HASHED_DIMENSIONS` signed places.
+
+    A number is taken with what is done with it: the operator or the last telling word before it. A text without words
+    is the zero vector.
+    """
+    vectors = np.zeros((len(texts), HASHED_DIMENSIONS), dtype=np.float32)
+    for vector, text in zip(vectors, texts, strict=True):
+        for feature, weight in _features(text).items():
+            digest = xxhash.xxh3_64_intdigest(feature.encode())
+            vector[digest % HASHED_DIMENSIONS] += np.sqrt(weight) * (1.0 if digest >> 63 else -1.0)
+        norm = np.linalg.norm(vector)
+        if norm:
+            vector /= norm
+    return vectors
+
+
+def _features(text: str) -> dict[str, float]:
+    """What a text is made of, and the square of each part's weight. A digit counts as information: longer numbers,
+    which two texts share by chance more seldom, weigh more."""
+    features: dict[str, float] = {}
+    before, sequence, digits = "", [], 0
+    for word in split_words(text).words:
+        if word[0].isdigit():
+            features[f"{before} {word}"] = _DIGIT_WEIGHT * len(word)
+            sequence.append(f"{before} {word}")
+            digits += len(word)
+            before = ""
+        elif word not in _SILENT:
+            before = word
+            if word.isalpha():
+                features[word] = 1.0
+    if sequence:
+        features["\0".join(["", *sequence])] = _DIGIT_WEIGHT * digits
+    return features
+
+
+# --- sentence-transformers models ------------------------------------------------------------------------------------
+
+
+def load_sentence_encoder(model: str, revision: str | None) -> Encoder:
+    """A sentence-transformers model by hub id and revision, or folder: its dense vectors, pooled as the model says.
+
+    Weights are float32 on a CPU and float16 on a GPU. Raises :class:`InputError` where the model cannot be loaded or
+    names no pooling.
+    """
+    import json
+    from pathlib import Path
+
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import cached_file
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        pooling = json.loads(Path(cached_file(model, "1_Pooling/config.json", revision=revision)).read_text("utf-8"))
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        dtype = torch.float16 if device == "cuda" else torch.float32
+        network = AutoModel.from_pretrained(model, revision=revision, dtype=dtype).to(device).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"embedder {model} cannot be loaded: {error}: check config key corpus.decontaminate.embedder, which takes "
+            f"a sentence-transformers model or {HASHED_WORDS}"
+        ) from error
+    if not (pooling.get("pooling_mode_cls_token") or pooling.get("pooling_mode_mean_tokens")):
+        raise InputError(f"embedder {model} pools neither its first token nor the mean of its tokens: take another")
+    longest = min(tokenizer.model_max_length, network.config.max_position_embeddings)
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        # Batches of like length waste least on padding.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        vectors = np.zeros((len(texts), network.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(order), _BATCH_TEXTS):
+            batch = order[start : start + _BATCH_TEXTS]
+            tokens = tokenizer(
+                [texts[i] for i in batch], padding=True, truncation=True, max_length=longest, return_tensors="pt"
+            ).to(device)
+            states = network(**tokens).last_hidden_state.float()
+            if pooling.get("pooling_mode_cls_token"):
+                pooled = states[:, 0]
+            else:
+                mask = tokens["attention_mask"].unsqueeze(-1)
+                pooled = (states * mask).sum(1) / mask.sum(1)
+            vectors[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+        return vectors
+
+    return encode
