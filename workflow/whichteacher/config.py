@@ -82,7 +82,10 @@ class ModelRef(Block):
 
 
 class Columns(Block):
-    """Which column of a source file holds what. A dotted name reaches into a nested object."""
+    """Which column of a source file holds what.
+
+    A dotted name reaches into a nested object and, by number, into a list: ``conversations.0.info.ground_truth``.
+    """
 
     id: str | None = Field(None, description="The source's own id of the row; none uses the line number.")
     prompt: str | None = Field(None, description="The query as one string; give this or `turns`.")

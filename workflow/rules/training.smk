@@ -1,0 +1,56 @@
+# datasets -> students. One job trains one student: control x teacher x seed.
+
+
+from whichteacher.miniature.teachers import MODELS, practice
+
+_ARCHITECTURE = STUDY.training.architecture if STUDY.training else None
+
+
+rule train_student:
+    input:
+        dataset="<results>/datasets/{control}/{teacher}.parquet",
+        tokenizer=local_model_files(_ARCHITECTURE.tokenizer) if _ARCHITECTURE else [],
+        code=code("train_student"),
+    output:
+        model=directory("<results>/training/{control}/{teacher}/{seed}/model"),
+        log="<results>/training/{control}/{teacher}/{seed}/log.parquet",
+        summary="<results>/training/{control}/{teacher}/{seed}/summary.json",
+    log:
+        "<logs>/train_student/{control}/{teacher}/{seed}.log",
+    conda:
+        "../../envs/training.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000 if _ARCHITECTURE else 512000,
+        runtime=30 if _ARCHITECTURE else 7 * 24 * 60,
+        gpu=STUDY.training.recipe.devices if STUDY.training and not _ARCHITECTURE else 0,
+    params:
+        training=settings(STUDY.training, exclude={"seeds"}) if STUDY.training else None,
+        seed=lambda wildcards: int(wildcards.seed),
+    script:
+        "../scripts/train_student.py"
+
+
+rule train_teacher:
+    input:
+        code=code("train_teacher"),
+    output:
+        model=directory("<results>/miniature/teachers/{model}"),
+    log:
+        "<logs>/train_teacher/{model}.log",
+    conda:
+        "../../envs/training.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        practice=lambda wildcards: practice(wildcards.model),
+    script:
+        "../scripts/train_teacher.py"
+
+
+rule teachers:
+    input:
+        collect("<results>/miniature/teachers/{model}", model=MODELS),
+    localrule: True

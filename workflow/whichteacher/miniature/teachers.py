@@ -1,0 +1,64 @@
+"""How the miniature's shipped models were made: what they practise on, their shape and recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from whichteacher.config import Recipe
+from whichteacher.miniature.styles import STYLES
+
+#: Every model of the miniature besides the students.
+MODELS = (*STYLES, "scorer")
+
+#: Problems each model practises on. Leaps are harder to learn: there is more to know by heart.
+PRACTICE_ROWS = {"steps": 40_000, "recheck": 40_000, "leaps": 60_000, "scorer": 20_000}
+MATH_SHARE = 0.5
+
+_TEACHER = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 3}
+_SCORER = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 2}
+
+
+def practice(name: str) -> dict[str, Any]:
+    """Everything that decides the weights of the model ``name``, as plain JSON types."""
+    recipe = Recipe(
+        learning_rate=4e-3,
+        epochs=1,
+        batch_size=8,
+        micro_batch_size=1,
+        max_length=384,
+        bf16=False,
+        gradient_checkpointing=False,
+    )
+    return {
+        "rows": PRACTICE_ROWS[name],
+        "math_share": MATH_SHARE,
+        "architecture": {
+            **(_SCORER if name == "scorer" else _TEACHER),
+            "max_position_embeddings": 1024,
+            "initializer_range": 0.08,
+            "seed": 0,
+        },
+        "recipe": recipe.model_dump(mode="json"),
+    }
+
+
+def folder_digests(root: Path) -> dict[str, str]:
+    """sha256 of every file below ``root`` but the record itself, by relative path."""
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != "digests.json"
+    }
+
+
+def check_digests(root: Path) -> str | None:
+    """What is wrong with the shipped models below ``root``, None where they are as recorded in ``digests.json``."""
+    recorded = json.loads((root / "digests.json").read_text(encoding="utf-8"))
+    found = folder_digests(root)
+    wrong = sorted(name for name in recorded if found.get(name) != recorded[name])
+    if wrong:
+        return f"{root / wrong[0]}: missing or not as shipped: restore it (git checkout -- {root})"
+    return None
