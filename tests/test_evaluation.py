@@ -86,7 +86,12 @@ def problem_rows(benchmark, category, problems):
 
 def spec_of(model):
     return EngineSpec(
-        str(model), None, SETTINGS["dtype"], SETTINGS["max_model_len"], SETTINGS["tensor_parallel"], SETTINGS["sampling"]
+        str(model),
+        None,
+        SETTINGS["dtype"],
+        SETTINGS["max_model_len"],
+        SETTINGS["tensor_parallel"],
+        SETTINGS["sampling"],
     )
 
 
@@ -96,7 +101,9 @@ def store_responses(store, model, category, problems):
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows = []
     for problem in problem_rows("any", category, problems):
-        chat = messages([{"role": "user", "content": problem["prompt"]}], SYSTEM, SETTINGS["suffixes"].get(category, ""))
+        chat = messages(
+            [{"role": "user", "content": problem["prompt"]}], SYSTEM, SETTINGS["suffixes"].get(category, "")
+        )
         prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         for attempt, (text, finish_reason, _) in enumerate(problems[problem["problem_id"]][1]):
             rows.append(
@@ -193,21 +200,26 @@ def test_provenance_names_what_made_the_samples(evaluated, tiny_model):
 
 @needs_lighteval
 def test_new_samples_are_generated_and_the_old_ones_kept(evaluated, tiny_model, tmp_path):
-    """One real engine start: a second benchmark is added, and a fourth sample of the first."""
+    """One real engine start: a benchmark is added, with more prompt tokens than one step takes, and a fourth sample."""
     for path in evaluated.glob("*.parquet"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "store").symlink_to(evaluated / "store")
-    done = evaluate(tmp_path, tiny_model, {"sums": ("math", 4), "aime24": ("code", 2)})
+    added = problem_rows(
+        "added", "math", {f"number {number}" + ", and" * 10: (str(number), []) for number in range(50)}
+    )
+    write_table(tmp_path / "added.problems.parquet", added, BENCHMARK_PROBLEMS)
+    done = evaluate(tmp_path, tiny_model, {"sums": ("math", 4), "aime24": ("code", 2), "added": ("math", 1)})
     assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
-    assert "14 of 18 responses are in the store" in (tmp_path / "log").read_text()
+    assert "14 of 68 responses are in the store" in (tmp_path / "log").read_text()
     assert (tmp_path / "aime24.parquet").read_bytes() == (evaluated / "aime24.parquet").read_bytes()
     old, new = (read_table(folder / "sums.parquet", SAMPLES).to_pylist() for folder in (evaluated, tmp_path))
     assert [row["text"] for row in new if row["sample"] < 3] == [row["text"] for row in old]
-    drawn = [row for row in new if row["sample"] == 3]
-    assert [row["problem_id"] for row in drawn] == list(MATH)
-    assert all(1 <= row["output_tokens"] <= SETTINGS["sampling"]["max_tokens"] for row in drawn)
-    assert len({row["sample_id"] for row in new}) == len(new)
+    assert [row["problem_id"] for row in new if row["sample"] == 3] == list(MATH)
     assert all(row["lighteval_metric"] == "avg@n:n=4" for row in new)
+    drawn = [*(row for row in new if row["sample"] == 3), *read_table(tmp_path / "added.parquet", SAMPLES).to_pylist()]
+    assert len(drawn) == 4 + 50
+    assert all(1 <= row["output_tokens"] <= SETTINGS["sampling"]["max_tokens"] for row in drawn)
+    assert len({row["sample_id"] for row in [*new, *drawn]}) == len(new) + 50
 
 
 @needs_lighteval
@@ -235,10 +247,8 @@ def test_problem_ids_are_unique_and_no_benchmark_is_empty(tmp_path):
 
 
 def test_the_command_needs_neither_lighteval_nor_vllm_to_be_read():
-    told = parse_arguments(
-        ["--student", "a/b/0", "--model", "m", "--problems", "p", "q", "--samples", "r", "s"]
-        + ["--settings", '{"dtype": "auto"}', "--store", "t", "--log", "u"]
-    )
+    paths = ["--model", "m", "--problems", "p", "q", "--samples", "r", "s", "--store", "t", "--log", "u"]
+    told = parse_arguments(["--student", "a/b/0", "--settings", '{"dtype": "auto"}', *paths])
     assert told.settings == {"dtype": "auto"}
     assert told.problems == [Path("p"), Path("q")]
     assert "lighteval" not in sys.modules

@@ -141,7 +141,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--student", required=True, help="its name, control/teacher/seed")
     parser.add_argument("--model", required=True, type=Path, help="folder of its weights and tokenizer")
     parser.add_argument("--problems", required=True, type=Path, nargs="+", help="tables of BENCHMARK_PROBLEMS")
-    parser.add_argument("--samples", required=True, type=Path, nargs="+", help="tables of SAMPLES to write, as --problems")
+    parser.add_argument(
+        "--samples", required=True, type=Path, nargs="+", help="tables of SAMPLES to write, as --problems"
+    )
     parser.add_argument("--settings", required=True, type=json.loads, help="evaluation settings, as JSON")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store")
     parser.add_argument("--log", required=True, type=Path, help="file for everything this prints")

@@ -168,9 +168,14 @@ class StudentModel(LightevalModel):
         self.spec, self.store = spec, store
         self.drawn: dict[tuple[str, str], tuple[str, list[Response]]] = {}
         self._cache = _NoCache()
-        self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{spec.model}: no usable tokenizer in this folder: train the student again") from error
         if self._tokenizer.chat_template is None:
-            raise InputError(f"{spec.model}: the tokenizer has no chat template: save the one the student was trained with")
+            raise InputError(
+                f"{spec.model}: the tokenizer has no chat template: save the one the student was trained with"
+            )
         self.prompt_manager = PromptManager(True, self._tokenizer, self.config.system_prompt)
 
     @property
@@ -206,7 +211,9 @@ class StudentModel(LightevalModel):
                 "evaluation.sampling.max_tokens"
             )
         requests = [
-            Request(prompt, number) for doc, prompt in zip(docs, prompts, strict=True) for number in range(doc.num_samples)
+            Request(prompt, number)
+            for doc, prompt in zip(docs, prompts, strict=True)
+            for number in range(doc.num_samples)
         ]
         responses = iter(respond(requests, self.spec, self.store, "evaluate_student"))
         given = []
