@@ -1,0 +1,208 @@
+"""What runs inside the sandbox: one program against its tests, each test in a process of its own.
+
+Started by :mod:`whichteacher.sandbox` as ``python -I -S -c <this file>`` with the standard library alone. Reads one JSON job
+from standard input, writes one JSON report to standard output. A test counts as run only where its process returned the
+nonce that the harness drew for that test after starting it; an exit status proves nothing. Expected outputs never enter the
+sandbox: the runner compares. A program written to cheat an assert in its own process can; one that merely exits cannot.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from types import ModuleType
+
+_MIB = 1 << 20
+#: Address space of a C++ compiler, which is ours and needs more than a program.
+_COMPILER_BYTES = 2048 * _MIB
+_COMPILER_SECONDS = 30
+
+
+def _limit(job: dict, cpu_seconds: int, memory: int) -> None:
+    """Limits of this process, hard as well as soft."""
+    for kind, soft, hard in (
+        (resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1),
+        (resource.RLIMIT_AS, memory, memory),
+        (resource.RLIMIT_FSIZE, job["file_bytes"], job["file_bytes"]),
+        (resource.RLIMIT_NOFILE, 64, 64),
+        (resource.RLIMIT_NPROC, job["processes"], job["processes"]),
+        (resource.RLIMIT_CORE, 0, 0),
+    ):
+        resource.setrlimit(kind, (soft, hard))
+
+
+def _run_python(job: dict, case: str) -> None:
+    """Run the program, then the assert statements of ``case`` (none for a script)."""
+    script = job["call_type"] == "std"
+    module = ModuleType("__main__" if script else "program")
+    sys.modules[module.__name__] = module
+    exec(compile(job["program"], "<program>", "exec", dont_inherit=True), module.__dict__)
+    if not script:
+        exec(compile(case, "<test>", "exec", dont_inherit=True), module.__dict__)
+
+
+def _child(job: dict, case: str, stdin: int, stdout: int, nonce: int, status: int) -> None:
+    """The test's own process: never returns."""
+    say = b""
+    # Held here, because a program may replace what the module holds.
+    read, write = os.read, os.write
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for source, target in ((stdin, 0), (stdout, 1), (null, 2)):
+            os.dup2(source, target)
+        keep = sorted((nonce, status))
+        for low, high in ((3, keep[0]), (keep[0] + 1, keep[1]), (keep[1] + 1, 256)):
+            os.closerange(low, high)
+        if job["language"] == "cpp":
+            _limit(job, job["cpu_seconds"], job["memory_bytes"])
+            os.set_inheritable(nonce, False)
+            os.set_inheritable(status, False)
+            os.execv("/tmp/program", ["program"])
+        sys.stdin, sys.stdout = (
+            os.fdopen(0, encoding="utf-8", closefd=False),
+            os.fdopen(1, "w", encoding="utf-8", closefd=False),
+        )
+        sys.argv = ["program.py"]
+        _limit(job, job["cpu_seconds"], job["memory_bytes"])
+        try:
+            _run_python(job, case)
+        except SystemExit as end:
+            if job["call_type"] != "std" or end.code not in (None, 0):
+                raise
+        # What the interpreter does at its end: threads finish, exit functions run, output is flushed.
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+        atexit._run_exitfuncs()
+        with contextlib.suppress(ValueError, AttributeError):
+            sys.stdout.flush()
+        say = read(nonce, 64)
+    except BaseException as error:
+        say = b"!" + type(error).__name__.encode()[:60]
+    finally:
+        with contextlib.suppress(OSError):
+            write(status, say)
+        os._exit(0)
+
+
+def _finished(pid: int) -> tuple[int, float] | None:
+    """Wait status and CPU seconds of the child, None while it runs."""
+    done, status, usage = os.wait4(pid, os.WNOHANG)
+    return (status, usage.ru_utime + usage.ru_stime) if done else None
+
+
+def run_test(job: dict, case: str, output_bytes: int) -> dict:
+    """One test: its ``status`` (ran, error, cpu_limit, wall_limit, memory_limit, output_limit, exited), ``error`` and ``output``."""
+    memory = os.memfd_create("stdin")
+    if job["call_type"] == "std":
+        data = case.encode("utf-8", "replace")
+        while data:
+            data = data[os.write(memory, data) :]
+        os.lseek(memory, 0, os.SEEK_SET)
+    (out_read, out_write), (nonce_read, nonce_write), (said_read, said_write) = os.pipe(), os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _child(job, case, memory, out_write, nonce_read, said_write)
+    for descriptor in (memory, out_write, nonce_read, said_write):
+        os.close(descriptor)
+    nonce = os.urandom(16).hex().encode()
+    with contextlib.suppress(BrokenPipeError):
+        os.write(nonce_write, nonce)
+    os.close(nonce_write)
+
+    read = {out_read: b"", said_read: b""}
+    poll = select.poll()
+    for descriptor in read:
+        poll.register(descriptor, select.POLLIN)
+    deadline, verdict, closed, end = time.monotonic() + job["wall_seconds"], "", 0, None
+    while end is None:
+        # A closed pipe tells of the end at once; the wait status follows within a moment.
+        for descriptor, _ in poll.poll(2 if closed else 200):
+            data = os.read(descriptor, 1 << 16)
+            read[descriptor] += data
+            if not data:
+                poll.unregister(descriptor)
+                closed += 1
+        if len(read[out_read]) > output_bytes:
+            verdict = "output_limit"
+        elif time.monotonic() > deadline:
+            verdict = "wall_limit"
+        end = _finished(pid)
+        if verdict and end is None:
+            os.kill(pid, signal.SIGKILL)
+            _, status, usage = os.wait4(pid, 0)
+            end = status, usage.ru_utime + usage.ru_stime
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    for descriptor in read:
+        os.set_blocking(descriptor, False)
+        with contextlib.suppress(BlockingIOError):
+            while len(read[descriptor]) <= output_bytes and (data := os.read(descriptor, 1 << 16)):
+                read[descriptor] += data
+        os.close(descriptor)
+
+    status, seconds = end
+    said, output = read[said_read], read[out_read]
+    if len(output) > output_bytes:
+        verdict = "output_limit"
+    ended_well = said == nonce or (job["language"] == "cpp" and status == 0)
+    error = said[1:61].decode("utf-8", "replace") if said.startswith(b"!") else ""
+    if not verdict:
+        if ended_well:
+            verdict = "ran"
+        elif seconds >= job["cpu_seconds"]:
+            verdict = "cpu_limit"
+        elif error == "MemoryError":
+            verdict = "memory_limit"
+        elif error:
+            verdict = "error"
+        else:
+            verdict = "exited"
+            error = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
+    shown = output.decode("utf-8", "replace") if verdict == "ran" and job["call_type"] == "std" else ""
+    return {"status": verdict, "error": error, "output": shown}
+
+
+def compile_cpp(job: dict) -> str:
+    """Compile the program to /tmp/program; the name of what went wrong, or nothing."""
+    source = "/tmp/program.cpp"
+    with open(source, "w", encoding="utf-8") as file:
+        file.write(job["program"])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for target in (0, 1, 2):
+                os.dup2(null, target)
+            _limit(job, _COMPILER_SECONDS, _COMPILER_BYTES)
+            os.execv(job["compiler"], ["g++", "-std=c++17", "-O2", "-o", "/tmp/program", source])
+        finally:
+            os._exit(127)
+    _, status = os.waitpid(pid, 0)
+    return "" if status == 0 else "CompileError"
+
+
+def main() -> None:
+    """Run the job on standard input; stop after the first test that ran out of time."""
+    job = json.loads(sys.stdin.buffer.read())
+    report = []
+    fault = compile_cpp(job) if job["language"] == "cpp" else ""
+    for case, output_bytes in zip(job["cases"], job["output_bytes"], strict=True):
+        if fault:
+            report.append({"status": "error", "error": fault, "output": ""})
+            continue
+        report.append(run_test(job, case, output_bytes))
+        if report[-1]["status"] in ("cpu_limit", "wall_limit"):
+            break
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Code: the last program of the answer part against the query's tests, in a sandbox.
+
+The score is the share of tests passed. A test that ran out of time is tried once more alone before it counts as undecided, and
+a verdict stays undecided only where the tests that did not run could still change it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+
+from whichteacher.sandbox import Job, Result
+from whichteacher.verifiers.outcome import Outcome, undecided, wrong
+
+_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+_LANGUAGES = {"": "python", "python": "python", "python3": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
+_OUT_OF_TIME = ("cpu_limit", "wall_limit")
+
+
+def version() -> str:
+    """Version of the rules and of the interpreter programs run on."""
+    return f"1+python-{platform.python_version()}"
+
+
+def last_program(answer: str) -> tuple[str, str] | None:
+    """Language and text of the last fenced block in a language we run; an unnamed block is Python."""
+    blocks = [(label.lower(), text) for label, text in _FENCE.findall(answer)]
+    known = [(_LANGUAGES[label], text) for label, text in blocks if label in _LANGUAGES and text.strip()]
+    return known[-1] if known else None
+
+
+def same_output(given: str, wanted: str) -> bool:
+    """Equal line by line, white space at the ends apart; words of a line may differ in how an equal number is written."""
+
+    def lines(text: str) -> list[str]:
+        return [line.strip() for line in text.strip().splitlines()]
+
+    def same_word(one: str, other: str) -> bool:
+        try:
+            return one == other or Decimal(one) == Decimal(other)
+        except InvalidOperation:
+            return False
+
+    given_lines, wanted_lines = lines(given), lines(wanted)
+    if len(given_lines) != len(wanted_lines):
+        return False
+    for one, other in zip(given_lines, wanted_lines, strict=True):
+        if one != other:
+            words, others = one.split(), other.split()
+            if len(words) != len(others) or not all(map(same_word, words, others)):
+                return False
+    return True
+
+
+def _read_tests(tests: str | None, max_tests: int) -> tuple[str, list[str], list[str]] | None:
+    """Call type, cases and expected outputs; None where the tests cannot be read."""
+    try:
+        payload = json.loads(tests or "")
+        call_type = payload["call_type"]
+        if call_type == "assert":
+            cases, outputs = payload["assert_case"], []
+        elif call_type == "std":
+            cases, outputs = payload["inputs"], payload["outputs"]
+        else:
+            return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not all(isinstance(text, str) for text in [*cases, *outputs]) or (outputs and len(outputs) != len(cases)):
+        return None
+    return (call_type, cases[:max_tests], outputs[:max_tests]) if len(cases) else None
+
+
+def _outcomes(results: Sequence[Result], outputs: Sequence[str]) -> list[str]:
+    """``passed``, ``wrong_output``, or what stopped the test."""
+    told = []
+    for index, result in enumerate(results):
+        if result.status != "ran":
+            told.append(f"{result.status}:{result.error}" if result.error else result.status)
+        elif outputs and not same_output(result.output, outputs[index]):
+            told.append("wrong_output")
+        else:
+            told.append("passed")
+    return told
+
+
+def check(
+    answer: str, tests: str | None, max_tests: int, threshold: float, run: Callable[[Job], list[Result]]
+) -> Outcome:
+    """Run the last program of ``answer`` on the first ``max_tests`` tests; ``run`` is the sandbox's."""
+    read = _read_tests(tests, max_tests)
+    if read is None:
+        return undecided("reference_unreadable")
+    call_type, cases, outputs = read
+    found = last_program(answer)
+    if found is None:
+        return wrong("no_program")
+    language, program = found
+    if language == "cpp" and call_type != "std":
+        return wrong("other_language")
+    job = Job(program, call_type, cases, [len(text.encode()) for text in outputs], language)
+    try:
+        told = _outcomes(run(job), outputs)
+    except OSError as error:
+        return undecided("sandbox_failed", error=str(error))
+    passed = told.count("passed")
+    evidence = {"tests": len(cases), "passed": passed, "outcomes": told, "language": language}
+    open_tests = len(cases) - len(told) + sum(outcome in _OUT_OF_TIME for outcome in told)
+    if open_tests and (passed + open_tests) / len(cases) >= threshold:
+        return undecided("timeout", **evidence)
+    return Outcome(passed / len(cases), "tests_passed" if passed == len(cases) else "tests_failed", evidence)

@@ -1,0 +1,117 @@
+"""The way into the verifiers: rows in, verdicts out, in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
+from typing import Any
+
+from whichteacher.config import Verification
+from whichteacher.responses import split_response
+from whichteacher.rule import InputError, Progress
+from whichteacher.sandbox import Job, Result, open_sandbox
+from whichteacher.verifiers import code, constraints, math, science
+from whichteacher.verifiers.outcome import Outcome, wrong
+from whichteacher.verifiers.pool import RuleProcess
+
+#: The verifier of each category: its name, its version and the columns of a row it compares the answer with.
+_RULES: dict[str, tuple[str, Callable[[], str], tuple[str, ...]]] = {
+    "math": ("math", math.version, ("reference", "reference_type")),
+    "code": ("code", code.version, ("tests",)),
+    "science": ("science", science.version, ("reference", "reference_type")),
+    "multi_turn": ("science", science.version, ("reference", "reference_type")),
+    "general": ("science", science.version, ("reference", "reference_type")),
+    "instruction_following": ("constraints", constraints.version, ("constraints",)),
+}
+
+
+def structure(text: str, finish_reason: str, answer_format: str) -> Outcome | str:
+    """The answer part of a complete response, or why the response cannot be right whatever it says."""
+    if finish_reason == "length":
+        return wrong("truncated")
+    if finish_reason != "stop":
+        return wrong("not_finished", finish_reason=finish_reason)
+    parts = split_response(text, answer_format)
+    return wrong(parts.fault) if parts.fault or parts.answer is None else parts.answer
+
+
+def _verdict(row: Mapping[str, Any], outcome: Outcome, threshold: float) -> dict[str, Any]:
+    """A row of VERDICTS."""
+    name, version, _ = _RULES[row["category"]]
+    score = 0.0 if outcome.score is None else outcome.score
+    decided = "pass" if score >= threshold else "fail"
+    return {
+        "attempt_id": row["attempt_id"],
+        "query_id": row["query_id"],
+        "verdict": "unknown" if outcome.score is None else decided,
+        "score": score,
+        "reason": outcome.reason,
+        "verifier": name,
+        "verifier_version": version(),
+        "evidence": json.dumps(outcome.evidence, sort_keys=True, ensure_ascii=False),
+    }
+
+
+def verify_many(
+    rows: Sequence[Mapping[str, Any]], settings: Verification, jobs: int = 1, step: str = "verify"
+) -> list[dict[str, Any]]:
+    """A row of VERDICTS for each of ``rows``, in their order.
+
+    A row holds ``attempt_id``, ``query_id``, ``category``, ``text``, ``finish_reason``, ``answer_format`` and the references of its query
+    (``reference``, ``reference_type``, ``tests``, ``constraints``; those it lacks count as none). ``jobs`` rows are compared at once.
+    No row stops the others: what cannot be decided is ``unknown`` for a stated reason. Raises
+    :class:`whichteacher.rule.InputError` for an unknown instruction and where code cannot be run safely.
+    """
+    outcomes: dict[int, Outcome] = {}
+    tasks: list[tuple[int, str]] = []
+    for index, row in enumerate(rows):
+        found = structure(row["text"], row["finish_reason"], row["answer_format"])
+        if isinstance(found, Outcome):
+            outcomes[index] = found
+        else:
+            tasks.append((index, found))
+    needs_code = any(rows[index]["category"] == "code" and code.last_program(answer) for index, answer in tasks)
+    limits = settings.sandbox
+    run: Callable[[Job], list[Result]] = _no_sandbox
+    if needs_code:
+        run = open_sandbox(limits.cpu_seconds, limits.memory_mb, limits.accept_risk, jobs).run
+
+    processes: SimpleQueue[RuleProcess] = SimpleQueue()
+    for _ in range(jobs):
+        processes.put(RuleProcess(settings.deadline_seconds))
+
+    def check(index: int, answer: str) -> Outcome:
+        row = rows[index]
+        if row["category"] == "code":
+            return code.check(answer, row.get("tests"), settings.max_tests, settings.threshold_of("code"), run)
+        name, _, columns = _RULES[row["category"]]
+        process = processes.get()
+        try:
+            return process.run(name, answer, *(row.get(column) for column in columns))
+        except InputError as error:
+            raise InputError(f"query {row['query_id']}: {error}") from None
+        finally:
+            processes.put(process)
+
+    with Progress(step, len(rows)) as progress, ThreadPoolExecutor(jobs) as pool:
+        progress.advance(len(outcomes))
+        futures = {pool.submit(check, index, answer): index for index, answer in tasks}
+        try:
+            for future in as_completed(futures):
+                outcomes[futures[future]] = future.result()
+                progress.advance()
+            # Once more alone: a program that was only slowed by its neighbours gets a fair trial.
+            for index, answer in tasks:
+                if rows[index]["category"] == "code" and outcomes[index].reason == "timeout":
+                    outcomes[index] = check(index, answer)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            while not processes.empty():
+                processes.get().close()
+    return [_verdict(row, outcomes[index], settings.threshold_of(row["category"])) for index, row in enumerate(rows)]
+
+
+def _no_sandbox(_: Job) -> list[Result]:
+    raise OSError("a program turned up after none was found")
