@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 
 def read_rows(source: Mapping[str, Any]) -> Iterator[Row]:
-    """The rows of a source block (``path``, or ``hub``, ``revision``, ``subset`` and ``split``; ``columns``; ``limit``).
+    """The rows of a source block (``path``, or ``hub`` with ``revision``, ``file``, ``subset``, ``split``; ``columns``, ``limit``).
 
     Raises :class:`InputError` where the file or data set cannot be opened or breaks off.
     """
@@ -141,6 +141,9 @@ def _hub_rows(source: Mapping[str, Any]) -> Iterator[Row]:
     from datasets import load_dataset
 
     hub, revision = source["hub"], source["revision"]
+    if source.get("file"):
+        yield from _file_rows(_hub_file(hub, revision, source["file"]), source["columns"])
+        return
     try:
         rows = load_dataset(hub, source.get("subset"), split=source["split"], revision=revision, streaming=True)
         for number, values in enumerate(rows, start=1):
@@ -149,6 +152,18 @@ def _hub_rows(source: Mapping[str, Any]) -> Iterator[Row]:
         raise InputError(
             f"hub data set {hub} at {revision}: {type(error).__name__}: {error}: check id, revision, subset and split, "
             "and the way to the hub; or fetch its files and give `path`"
+        ) from error
+
+
+def _hub_file(hub: str, revision: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(hub, file, repo_type="dataset", revision=revision))
+    except Exception as error:
+        raise InputError(
+            f"hub data set {hub} at {revision}, file {file}: {type(error).__name__}: {error}: check id, revision and "
+            "file, and the way to the hub; or fetch the file and give `path`"
         ) from error
 
 
@@ -189,14 +204,20 @@ class ColumnReader:
 
 
 def _reach(values: Mapping[str, Any], column: str) -> tuple[bool, Any]:
-    """Whether ``column`` is in ``values``, and its value. A dotted name reaches into objects, if no key is so named."""
+    """Whether ``column`` is in ``values``, and its value.
+
+    A dotted name reaches into objects and, by number, into lists, if no key is so named.
+    """
     if column in values:
         return True, values[column]
     here: Any = values
     for part in column.split("."):
-        if not isinstance(here, Mapping) or part not in here:
+        if isinstance(here, list) and part.isdigit() and int(part) < len(here):
+            here = here[int(part)]
+        elif isinstance(here, Mapping) and part in here:
+            here = here[part]
+        else:
             return False, None
-        here = here[part]
     return True, here
 
 
