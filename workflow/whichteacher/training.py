@@ -215,8 +215,6 @@ def train(
                 report_to="none",
                 disable_tqdm=True,
                 dataloader_pin_memory=on_gpu,
-                eos_token=tokenizer.eos_token,
-                pad_token=tokenizer.pad_token,
             ),
         )
         trainer.train()
