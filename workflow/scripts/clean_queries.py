@@ -25,8 +25,8 @@ _MARKDOWN_TABLE = (
     r"(?m)^.*\|.*\r?\n[ \t>]*(?:\|[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?"
     r"|:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)+\|?|:?-+:?[ \t]*\|)[ \t]*\r?$"
 )
-#: A table's tag and a cell or row inside; a lone tag in a question about HTML is none.
-_HTML_TABLE = r"(?is)<(?:table|thead|tbody|tr)\b[^>]*>.*?<t[rdh]\b[^>]*>"
+#: A table's or row's tag and right after it the tag of a part; a lone tag in a question about HTML is no table.
+_HTML_TABLE = r"(?i)<(?:table|thead|tbody|tr)\b[^>]*>\s*<(?:caption|colgroup|thead|tbody|t[rdh])\b[^>]*>"
 
 _DETAIL_CHARS = 80
 

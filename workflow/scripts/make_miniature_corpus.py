@@ -134,10 +134,12 @@ def _draw_innocents(benchmarks: list[str], count: int, seed: int, taken: set[str
     """Problems drawn like those of the benchmarks, with the same boilerplate, but none of their tasks."""
     rng = random.Random(f"{seed}/planted/boilerplate")
     innocents: dict[str, Problem] = {}
-    while benchmarks and len(innocents) < count:
-        problem = draw_benchmark(benchmarks[len(innocents) % len(benchmarks)], rng)
+    for number in range(count * _PATIENCE if benchmarks else 0):
+        problem = draw_benchmark(benchmarks[number % len(benchmarks)], rng)
         if task(problem) not in taken:
             innocents.setdefault(str(task(problem)), problem)
+        if len(innocents) == count:
+            break
     return list(innocents.values())
 
 
