@@ -157,7 +157,7 @@ def run_test(job: dict, case: str, output_bytes: int) -> dict:
     if not verdict:
         if ended_well:
             verdict = "ran"
-        elif seconds >= job["cpu_seconds"]:
+        elif seconds >= job["cpu_seconds"] or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
             verdict = "cpu_limit"
         elif error == "MemoryError":
             verdict = "memory_limit"

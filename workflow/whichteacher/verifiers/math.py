@@ -191,7 +191,7 @@ def compare_formula(answer: str, reference: str, kind: str) -> Outcome:
     if _depth(answer) > MAX_DEPTH:
         return undecided("answer_too_nested", **compared)
     given, wanted = plain(answer), plain(reference)
-    if not wanted:
+    if not wanted or wanted.count("{") != wanted.count("}"):
         return undecided("reference_unreadable", **compared)
     if kind != "set":
         given, wanted = ungrouped(given), ungrouped(wanted)

@@ -7,6 +7,7 @@ change a verdict. A wall limit far above that catches what waits instead of comp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -76,7 +77,7 @@ class RuleProcess:
     def close(self) -> None:
         """End the process if there is one."""
         if self._process is not None:
-            if self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
             try:
                 self._process.wait(timeout=0.5)
