@@ -246,6 +246,33 @@ def test_hub_data_set_from_a_local_folder(tmp_path):
         list(read_rows({**settings, "split": "nope"}))
 
 
+def test_hub_files_need_the_hub(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    settings = {"hub": "org/data", "revision": "0" * 40, "file": "math.jsonl", "columns": {"prompt": "q"}}
+    with pytest.raises(InputError, match=r"org/data at 0{40}, file math\.jsonl"):
+        list(read_rows(settings))
+
+
+def test_released_traces_as_queries(tmp_path):
+    """The schema of the published data: metadata hangs on the turns, responses are part of the dialogue."""
+    info = {"ground_truth": "144", "test_case": None}
+    row = {
+        "system": "Think first.",
+        "conversations": [
+            {"from": "human", "value": "What is 12 * 12?", "info": info},
+            {"from": "assistant", "value": "<think>12 * 12</think><answer>144</answer>", "info": info},
+        ],
+    }
+    columns = {"turns": "conversations", "answer": "conversations.0.info.ground_truth"}
+    columns["tests"] = "conversations.0.info.test_case"
+    table, _ = load(write_lines(tmp_path / "math.jsonl", row), columns)
+    (query,) = table.to_pylist()
+    assert query["turns"] == [{"role": "user", "content": "What is 12 * 12?"}]
+    assert (query["reference"], query["tests"]) == ("144", None)
+    with pytest.raises(InputError, match=r"no column 'conversations\.7\.info'"):
+        load(tmp_path / "math.jsonl", {**columns, "answer": "conversations.7.info"})
+
+
 PROBLEMS = [
     {"id": "p1", "problem": "What is 100 + 1?", "answer": "101", "date": "2024-09-30", "level": 1},
     {"id": "p2", "problem": "What is 100 + 2?", "answer": "102", "date": "2024-10-01T12:00:00", "level": "5"},
