@@ -1,7 +1,7 @@
 # Sources and benchmarks -> queries in shards: import, clean, deduplicate, decontaminate, shard.
 
 SOURCES = STUDY.corpus.sources
-BENCHMARKS = STUDY.evaluation.benchmarks if STUDY.evaluation else {}
+BENCHMARK_BLOCKS = STUDY.evaluation.benchmarks if STUDY.evaluation else {}
 ENCODES_WITH_MODEL = STUDY.corpus.decontaminate.embedder not in (None, "hashed_words")
 
 
@@ -79,7 +79,7 @@ rule import_source:
 
 rule import_benchmark:
     input:
-        file=lambda wildcards: BENCHMARKS[wildcards.benchmark].path or [],
+        file=lambda wildcards: BENCHMARK_BLOCKS[wildcards.benchmark].path or [],
         code=code("import_benchmark"),
     output:
         table="<results>/corpus/benchmarks/{benchmark}.parquet",
@@ -92,7 +92,7 @@ rule import_benchmark:
         mem_mb=4000,
         runtime=60,
     params:
-        benchmark=lambda wildcards: settings(BENCHMARKS[wildcards.benchmark], exclude={"label", "samples"}),
+        benchmark=lambda wildcards: settings(BENCHMARK_BLOCKS[wildcards.benchmark], exclude={"label", "samples"}),
     script:
         "../scripts/import_benchmark.py"
 
@@ -145,7 +145,7 @@ rule deduplicate_queries:
 rule decontaminate_queries:
     input:
         deduplicated="<results>/corpus/deduplicated.parquet",
-        benchmarks=expand("<results>/corpus/benchmarks/{benchmark}.parquet", benchmark=BENCHMARKS),
+        benchmarks=expand("<results>/corpus/benchmarks/{benchmark}.parquet", benchmark=BENCHMARK_BLOCKS),
         code=code("decontaminate_queries"),
     output:
         table="<results>/corpus/queries.parquet",
