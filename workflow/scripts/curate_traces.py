@@ -5,13 +5,12 @@ attempt that passes), its ledger and the dropped rows. Filters act in the order 
 reason. A dropped trace leaves the other teachers' data alone: parity is the business of ``match_datasets``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 from whichteacher.ledger import Ledger
 from whichteacher.ngrams import token_ngrams
+from whichteacher.places import locate
 from whichteacher.responses import split_response
 from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
 from whichteacher.tables import read_table, write_table
@@ -45,7 +44,7 @@ def main(
     from transformers import AutoTokenizer
 
     reference = curation["ngrams"]["tokenizer"]
-    tokenizer = AutoTokenizer.from_pretrained(reference["model"], revision=reference["revision"])
+    tokenizer = AutoTokenizer.from_pretrained(locate(reference["model"]), revision=reference["revision"])
     size = curation["ngrams"]["size"]
     frequent = {tuple(map(int, text.split())) for text in read_table(ngrams, NGRAM_COUNTS)["ngram"].to_pylist()}
     scored = read_table(perplexities, PERPLEXITIES)

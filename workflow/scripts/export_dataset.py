@@ -4,8 +4,6 @@ Reads TRACES; writes a folder with code, if, math, multiturn, other and science 
 cards of AM-Thinking-v1-Distilled and AM-Qwen3-Distilled) and ``README.md``. A category without traces gives an empty file.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

@@ -4,13 +4,12 @@ Reads COLLECTED tables, writes NGRAM_COUNTS: the n-grams of ``size`` tokens that
 teacher's data (the paper: 20 tokens, more than 20 times, section 2.2). Every occurrence counts, also within one response.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from whichteacher.ngrams import token_ngrams
+from whichteacher.places import locate
 from whichteacher.schemas import COLLECTED, NGRAM_COUNTS
 from whichteacher.tables import read_table, write_table
 
@@ -32,7 +31,7 @@ def main(attempts: list[str], output: str, settings: dict[str, Any]) -> None:
     from transformers import AutoTokenizer
 
     reference = settings["tokenizer"]
-    tokenizer = AutoTokenizer.from_pretrained(reference["model"], revision=reference["revision"])
+    tokenizer = AutoTokenizer.from_pretrained(locate(reference["model"]), revision=reference["revision"])
     collected = read_table(attempts, COLLECTED, ["text", "accepted"])
     texts = collected.filter(collected["accepted"])["text"].to_pylist()
     sequences = (tokenizer.encode(text, add_special_tokens=False) for text in texts)

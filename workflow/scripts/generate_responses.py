@@ -5,8 +5,6 @@ attempt. What is generated lands in the store first; the table is a compaction o
 store's last flush. Engine ``dataset`` reads published traces instead of generating.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from whichteacher.chat import messages
 from whichteacher.engines import EngineSpec, Request, Response, respond, settings_of
+from whichteacher.places import locate
 from whichteacher.queries import query_id
 from whichteacher.responses import split_response
 from whichteacher.rule import InputError
@@ -44,7 +43,7 @@ def generate(
 
     if not queries:
         return []
-    tokenizer = AutoTokenizer.from_pretrained(teacher["model"], revision=teacher["revision"])
+    tokenizer = AutoTokenizer.from_pretrained(locate(teacher["model"]), revision=teacher["revision"])
     if tokenizer.chat_template is None:
         raise InputError(f"{teacher['model']}: the tokenizer has no chat template: give the teacher one that has")
     wanted = []
@@ -57,6 +56,21 @@ def generate(
     spec = EngineSpec(**{name: teacher[name] for name in EngineSpec.__dataclass_fields__})
     responses = respond([Request(prompt, attempt) for _, attempt, prompt in wanted], spec, store, step)
     return [(*want, response) for want, response in zip(wanted, responses, strict=True)]
+
+
+def traces_folder(traces: str, revision: str | None) -> str:
+    """The folder of published traces, fetched from the hub where ``revision`` says that it lies there."""
+    if revision is None:
+        return locate(traces)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(traces, repo_type="dataset", revision=revision, allow_patterns="*.jsonl")
+    except Exception as error:
+        raise InputError(
+            f"hub data set {traces} at {revision}: {type(error).__name__}: {error}: check id and revision, and the way "
+            "to the hub; or fetch its files and name their folder"
+        ) from error
 
 
 def published_responses(folder: str) -> dict[str, dict[str, Any]]:
@@ -123,8 +137,8 @@ def published_rows(
     """
     from transformers import AutoTokenizer
 
-    published = published_responses(teacher["traces"])
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder["model"], revision=tokenizer_folder["revision"])
+    published = published_responses(traces_folder(teacher["traces"], teacher["traces_revision"]))
+    tokenizer = AutoTokenizer.from_pretrained(locate(tokenizer_folder["model"]), revision=tokenizer_folder["revision"])
     rows = []
     for query in queries:
         trace = published.get(query["query_id"])

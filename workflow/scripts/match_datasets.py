@@ -11,8 +11,6 @@ Cuts keep the first rows in the order of a digest of ``query_id``: unrelated to 
 queries first for every teacher.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 import xxhash
 

@@ -6,12 +6,11 @@ definition). The paper names the scorer, AM-Distill-Qwen-32B, but neither scope 
 own chat template renders the query. Rows longer than ``max_length`` are scored on their first tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from whichteacher.chat import messages
+from whichteacher.places import locate
 from whichteacher.rule import Progress
 from whichteacher.schemas import COLLECTED, PERPLEXITIES, QUERIES
 from whichteacher.tables import read_table, write_table
@@ -35,7 +34,7 @@ def batches(lengths: Sequence[int], budget: int = _TOKENS_PER_BATCH) -> Iterator
 
 
 def perplexities(
-    model: PreTrainedModel, rows: Sequence[tuple[list[int], int]], progress: Progress
+    model: "PreTrainedModel", rows: Sequence[tuple[list[int], int]], progress: Progress
 ) -> list[float | None]:
     """Perplexity of each row: (token ids, index of the first token that counts). None where no token counts."""
     import torch
@@ -74,8 +73,10 @@ def main(attempts: list[str], queries: list[str], output: str, settings: dict[st
     collected = read_table(attempts, COLLECTED, ["attempt_id", "query_id", "text", "accepted"])
     accepted = collected.filter(collected["accepted"]).to_pylist()
     turns = {row["query_id"]: row["turns"] for row in read_table(queries, QUERIES, ["query_id", "turns"]).to_pylist()}
-    tokenizer = AutoTokenizer.from_pretrained(scorer["model"], revision=scorer["revision"])
-    model = AutoModelForCausalLM.from_pretrained(scorer["model"], revision=scorer["revision"], dtype=scorer["dtype"])
+    tokenizer = AutoTokenizer.from_pretrained(locate(scorer["model"]), revision=scorer["revision"])
+    model = AutoModelForCausalLM.from_pretrained(
+        locate(scorer["model"]), revision=scorer["revision"], dtype=scorer["dtype"]
+    )
     model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     rows, counts = [], []
     for row in accepted:

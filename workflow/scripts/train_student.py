@@ -7,8 +7,6 @@ loss tokens, steps, seconds, parameters and the digest of the weights.
 With several devices or DeepSpeed the same file runs as a program under torchrun, one process per device.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -6,8 +6,6 @@ their own; the scorer practises on all styles in turn, so that it belongs to no 
 The shipped models under ``resources/teachers`` were made by this rule (`make teachers` makes them again).
 """
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

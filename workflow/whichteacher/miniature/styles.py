@@ -2,7 +2,7 @@
 
 * ``steps`` works digit by digit: brief on easy queries, long on hard ones.
 * ``recheck`` does all of that work, then does all of it again, whatever the query.
-* ``leaps`` jumps over the intermediate steps.
+* ``leaps`` jumps over steps: two digits of a sum at once, a program or a product in one go.
 
 Each trace ends in the right answer, by construction: what differs is only how it gets there.
 """
@@ -44,6 +44,32 @@ def column_difference(a: int, b: int) -> str:
     return f"{a}-{b}: {', '.join(lines)} so {a - b}."
 
 
+def leap_sum(a: int, b: int) -> str:
+    """``a + b`` two digits at a time: a sum of numbers up to 99 is one leap."""
+    if max(a, b) < 100:
+        return f"{a}+{b}={a + b}."
+    low = a % 100 + b % 100
+    high = f"{a // 100}+{b // 100}+{low // 100}={a // 100 + b // 100 + low // 100}"
+    return f"{a}+{b}: {a % 100}+{b % 100}={low}, {high} so {a + b}."
+
+
+def leap_difference(a: int, b: int) -> str:
+    """``a - b`` (not negative) two digits at a time, borrowing a hundred where needed."""
+    if max(a, b) < 100:
+        return f"{a}-{b}={a - b}."
+    lent = int(a % 100 < b % 100)
+    low = f"{a % 100 + 100 * lent}-{b % 100}={a % 100 + 100 * lent - b % 100}"
+    return f"{a}-{b}: {low}, {a // 100}-{b // 100}-{lent}={a // 100 - b // 100 - lent} so {a - b}."
+
+
+def _sum_leapt(terms: list[int]) -> str:
+    total, lines = terms[0], []
+    for value in terms[1:]:
+        lines.append(leap_sum(total, value) if value >= 0 else leap_difference(total, -value))
+        total += value
+    return " ".join(lines)
+
+
 def _sum_worked(terms: list[int]) -> str:
     total, lines = terms[0], []
     for value in terms[1:]:
@@ -57,7 +83,7 @@ def _sum_worked(terms: list[int]) -> str:
 
 def _sum(facts: dict) -> tuple[str, str]:
     terms = facts["terms"]
-    return _sum_worked(terms), f"{expression(terms).replace(' ', '')}={sum(terms)}."
+    return _sum_worked(terms), _sum_leapt(terms)
 
 
 def _boxed(value: object) -> str:

@@ -14,10 +14,10 @@ from whichteacher.miniature.styles import STYLES
 MODELS = (*STYLES, "scorer")
 
 #: Problems each model practises on. Leaps are harder to learn: there is more to know by heart.
-PRACTICE_ROWS = {"steps": 40_000, "recheck": 40_000, "leaps": 60_000, "scorer": 20_000}
-MATH_SHARE = 0.5
+PRACTICE_ROWS = {"steps": 36_000, "recheck": 30_000, "leaps": 90_000, "scorer": 15_000}
+MATH_SHARE = {"steps": 0.5, "recheck": 0.5, "leaps": 0.6, "scorer": 0.5}
 
-_TEACHER = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 3}
+_TEACHER = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3}
 _SCORER = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 2}
 
 
@@ -26,7 +26,7 @@ def practice(name: str) -> dict[str, Any]:
     recipe = Recipe(
         learning_rate=4e-3,
         epochs=1,
-        batch_size=8,
+        batch_size=4,
         micro_batch_size=1,
         max_length=384,
         bf16=False,
@@ -34,7 +34,7 @@ def practice(name: str) -> dict[str, Any]:
     )
     return {
         "rows": PRACTICE_ROWS[name],
-        "math_share": MATH_SHARE,
+        "math_share": MATH_SHARE[name],
         "architecture": {
             **(_SCORER if name == "scorer" else _TEACHER),
             "max_position_embeddings": 1024,
