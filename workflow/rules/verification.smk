@@ -1,16 +1,6 @@
 # attempts -> verdicts, per teacher, shard and round; then every attempt of a teacher and shard with the accepted ones marked.
 
 
-def all_rounds(stage):
-    """The tables of ``stage`` for all rounds of a teacher and shard, in order."""
-
-    def tables(wildcards):
-        rounds = range(len(STUDY.teachers[wildcards.teacher].attempts))
-        return [f"<results>/{stage}/{wildcards.teacher}/{wildcards.shard}/round{number}.parquet" for number in rounds]
-
-    return tables
-
-
 rule verify_responses:
     input:
         attempts="<results>/generation/{teacher}/{shard}/round{round}.parquet",
@@ -35,8 +25,16 @@ rule verify_responses:
 
 rule collect_attempts:
     input:
-        attempts=all_rounds("generation"),
-        verdicts=all_rounds("verification"),
+        attempts=lambda wildcards: collect(
+            "<results>/generation/{teacher}/{shard}/round{round}.parquet",
+            round=range(len(STUDY.teachers[wildcards.teacher].attempts)),
+            **dict(wildcards.items()),
+        ),
+        verdicts=lambda wildcards: collect(
+            "<results>/verification/{teacher}/{shard}/round{round}.parquet",
+            round=range(len(STUDY.teachers[wildcards.teacher].attempts)),
+            **dict(wildcards.items()),
+        ),
         shard="<results>/corpus/shards/{shard}.parquet",
         code=code("collect_attempts"),
     output:

@@ -191,6 +191,8 @@ def compile_cpp(job: dict) -> str:
 
 def main() -> None:
     """Run the job on standard input; stop after the first test that ran out of time."""
+    # The scratch folder, where the sandbox gives one.
+    os.chdir(os.environ.get("HOME", "."))
     job = json.loads(sys.stdin.buffer.read())
     report = []
     fault = compile_cpp(job) if job["language"] == "cpp" else ""

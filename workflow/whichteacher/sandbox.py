@@ -48,7 +48,7 @@ _OUTPUT_SLACK = 64 << 10
 _PROCESSES = 16
 #: Where the new root is put together, in a mount namespace of its own: a folder every system has and no program needs.
 _STAGE = "/sys"
-_DEVICES = ("null", "zero", "random", "urandom")
+_DEVICES = ("null", "urandom")
 _HARNESS = Path(harness.__file__).read_text(encoding="utf-8")
 
 
@@ -116,10 +116,10 @@ class Sandbox:
         namespaces = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
         if not root:
             namespaces = ["--user", "--map-root-user", *namespaces]
-        script = self._mounts(folders) + f'\nexec chroot {_STAGE} "$@"'
-        inside = ["/usr/bin/env", "-i", "-C", "/tmp", "HOME=/tmp", "PATH=/usr/bin:/bin", *setpriv, *python]
+        chroot = shutil.which("chroot", path=_search_path())
+        script = self._mounts(folders) + f'\nexport HOME=/tmp PATH=/usr/bin:/bin\nexec {chroot} {_STAGE} "$@"'
         die_with_parent = ["setpriv", "--pdeathsig", "KILL"]
-        return [*die_with_parent, "unshare", *namespaces, "--", "/bin/sh", "-ec", script, "sh", *inside]
+        return [*die_with_parent, "unshare", *namespaces, "--", "/bin/sh", "-ec", script, "sh", *setpriv, *python]
 
     @staticmethod
     def _bubblewrap(folders: Sequence[str], root: bool) -> list[str]:
@@ -140,7 +140,7 @@ class Sandbox:
                     command += ["--perms", "0755", "--dir", str(parent)]
                 command += ["--ro-bind", folder, folder]
         command += ["--dev", "/dev", "--remount-ro", "/dev", "--perms", "1777", "--size", str(_SCRATCH_MIB << 20)]
-        command += ["--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", "--setenv", "HOME", "/tmp"]
+        command += ["--tmpfs", "/tmp", "--remount-ro", "/", "--setenv", "HOME", "/tmp"]
         return [*command, "--setenv", "PATH", "/usr/bin:/bin", "--"]
 
     @staticmethod
@@ -150,14 +150,14 @@ class Sandbox:
         The root is then entered by chroot, not pivot_root: without capabilities there is no way back, and the kernel
         refuses further user namespaces to a process in a chroot.
         """
-        lines = [f"mount -t tmpfs -o size=1m,mode=755,nosuid tmpfs {_STAGE}", f"mkdir {_STAGE}/tmp {_STAGE}/dev"]
-        for folder in folders:
-            target = shlex.quote(_STAGE + folder)
-            if Path(folder).is_symlink():
-                lines.append(f"ln -s {shlex.quote(str(Path(folder).readlink()))} {target}")
-            elif Path(folder).is_dir():
-                lines.append(f"mkdir -p {target}")
-                lines.append(f"mount --bind -o ro,nosuid,nodev {shlex.quote(folder)} {target}")
+        real = [folder for folder in folders if Path(folder).is_dir() and not Path(folder).is_symlink()]
+        links = [folder for folder in folders if Path(folder).is_symlink()]
+        made = " ".join(shlex.quote(_STAGE + folder) for folder in [*real, "/tmp", "/dev"])
+        lines = [f"mount -t tmpfs -o size=1m,mode=755,nosuid tmpfs {_STAGE}", f"mkdir -p {made}"]
+        if links:
+            lines.append(f"cp -P {' '.join(links)} {_STAGE}")
+        for folder in real:
+            lines.append(f"mount --bind -o ro,nosuid,nodev {shlex.quote(folder)} {shlex.quote(_STAGE + folder)}")
         for device in _DEVICES:
             lines.append(f": > {_STAGE}/dev/{device}; mount --bind /dev/{device} {_STAGE}/dev/{device}")
         lines.append(f"mount -t tmpfs -o size={_SCRATCH_MIB}m,mode=1777,nosuid,nodev tmpfs {_STAGE}/tmp")
