@@ -8,11 +8,12 @@ from snakemake.logging import logger
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 # Scripts run in their own interpreters: this is how they find the package.
-os.environ["PYTHONPATH"] = str(WORKFLOW)
+os.environ.update(PYTHONPATH=str(WORKFLOW))
 # Where the post-deploy scripts of the conda environments find their locks.
-os.environ["WHICHTEACHER_ENVS"] = str(WORKFLOW.parent / "envs")
+os.environ.update(WHICHTEACHER_ENVS=str(WORKFLOW.parent / "envs"))
 
 from whichteacher.config import ConfigError, check_config, unpinned_revisions
+from whichteacher.places import locate
 
 try:
     STUDY = check_config(config)
@@ -23,6 +24,11 @@ for key in unpinned_revisions(STUDY):
 
 TEACHERS = list(STUDY.teachers)
 SHARDS = range(STUDY.corpus.shards)
+
+
+def from_here(path: Path) -> str:
+    """``path`` seen from the working directory: a moved project must not look like one with other inputs."""
+    return os.path.relpath(path)
 
 
 def code(script: str) -> list[str]:
@@ -39,11 +45,11 @@ def code(script: str) -> list[str]:
             else:
                 continue
             for name in names:
-                path = WORKFLOW / (name.replace(".", "/") + ".py")
+                path = WORKFLOW.joinpath(*name.split(".")).with_suffix(".py")
                 if name.startswith("whichteacher.") and path.is_file() and path not in found:
                     found.add(path)
                     queue.append(path)
-    return sorted(str(path) for path in found)
+    return sorted(from_here(path) for path in found)
 
 
 def settings(block, exclude=()) -> dict:
@@ -53,7 +59,21 @@ def settings(block, exclude=()) -> dict:
 
 def local_model_files(folder: str) -> list[str]:
     """The files of a local model folder."""
-    return [str(path) for path in sorted(Path(folder).glob("*")) if path.is_file()]
+    return [from_here(path) for path in sorted(Path(locate(folder)).glob("*")) if path.is_file()]
+
+
+def verdicts_before(wildcards):
+    """The verdicts of the rounds before this one."""
+    return [
+        f"<results>/verification/{wildcards.teacher}/{wildcards.shard}/round{earlier}.parquet"
+        for earlier in range(int(wildcards.round))
+    ]
+
+
+def teacher_files(wildcards):
+    """A local teacher's files: new weights re-run its rounds (and find nothing of the old ones in the store)."""
+    teacher = STUDY.teachers[wildcards.teacher]
+    return local_model_files(teacher.model) if teacher.engine == "vllm" and teacher.is_local else []
 
 
 wildcard_constraints:

@@ -1,20 +1,6 @@
 # shards -> attempts, per teacher, shard and round. Responses live in the store; these tables are compactions of it.
 
 
-def verdicts_before(wildcards):
-    """The verdicts of the rounds before this one."""
-    return [
-        f"<results>/verification/{wildcards.teacher}/{wildcards.shard}/round{earlier}.parquet"
-        for earlier in range(int(wildcards.round))
-    ]
-
-
-def teacher_files(wildcards):
-    """A local teacher's files: new weights re-run its rounds (and find nothing of the old ones in the store)."""
-    teacher = STUDY.teachers[wildcards.teacher]
-    return local_model_files(teacher.model) if teacher.engine == "vllm" and teacher.is_local else []
-
-
 rule generate_responses:
     input:
         queries="<results>/corpus/shards/{shard}.parquet",
