@@ -30,6 +30,7 @@ from whichteacher.resampling import (
 from whichteacher.rule import InputError
 from whichteacher.schemas import LEDGER, TRACE_MEASURES
 from whichteacher.tables import read_frame, write_table
+from whichteacher.traces import find_answer
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,7 @@ def test_problems_needed_follows_the_square_root():
     ],
 )
 def test_first_answer(thinking, reference, kind, end):
-    assert measure_traces.find_answer(thinking, reference, kind) == end
+    assert find_answer(thinking, reference, kind) == end
 
 
 def test_repetition_and_self_corrections():

@@ -13,8 +13,6 @@ seeds and samples); p (sign-flip permutation over problems) and p_holm (Holm ove
 tell a difference of this size); conclusion (one sentence, never stronger than the interval).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any

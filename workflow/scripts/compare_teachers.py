@@ -9,8 +9,6 @@ A measure of the query (acceptance, first_pass, attempts, spent_tokens) is compa
 trace (the others) on those for which both teachers have one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any

@@ -4,8 +4,6 @@ Reads the teacher's curated traces (TRACES) and writes one row per trace (TRACE_
 than a batch of text is in memory, whatever the size of the corpus.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 from whichteacher.rule import Progress
 from whichteacher.schemas import TRACE_MEASURES
 from whichteacher.tables import write_table
+from whichteacher.traces import find_answer
 
 #: Words counted as self-corrections, whole and in any case.
 SELF_CORRECTIONS = ("wait", "hmm", "check", "recheck", "verify", "again", "actually", "mistake", "correction")
@@ -26,19 +25,6 @@ _SELF_CORRECTION = re.compile(rf"\b(?:{'|'.join(SELF_CORRECTIONS)})\b", re.IGNOR
 _READ = ("query_id", "category", "reference", "reference_type", "thinking", "answer", "teacher")
 _KEPT = ("attempts", "output_tokens", "perplexity")
 _BATCH_ROWS = 4096
-
-
-def find_answer(thinking: str, reference: str | None, reference_type: str | None) -> int | None:
-    """Where the reference first stands in the thinking, as the number of characters up to its end; None if nowhere.
-
-    It must stand free: 12 is not found in 312, 12.5 or 12,500. A choice letter is never looked for, as letters stand
-    everywhere. A short number may stand there by chance, or as part of the question: compare teachers on the same
-    queries, where chance is the same for all.
-    """
-    if not reference or reference_type == "choice":
-        return None
-    found = re.search(rf"(?<![\w.,]){re.escape(reference)}(?!\w|[.,]\d)", thinking)
-    return found.end() if found else None
 
 
 def repeated_share(text: str) -> float | None:

@@ -4,8 +4,6 @@ Reads every step's ledger (LEDGER), in the order the data flows, and writes them
 where a step does not balance, or where what one step kept is not what the next one took in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

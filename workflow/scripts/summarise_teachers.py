@@ -11,8 +11,6 @@ length_by_difficulty (Spearman correlation of that length with the number of tea
 curated (traces that passed the quality filters) and perplexity_mean over them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

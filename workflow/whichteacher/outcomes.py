@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from whichteacher.schemas import COLLECTED, QUERIES
+from whichteacher.schemas import COLLECTED, QUERIES, TRACE_MEASURES, TRACES
 from whichteacher.tables import read_frame
 
 #: The name that stands for all categories, or all benchmarks, together.
@@ -50,3 +50,10 @@ def query_outcomes(collected: Sequence[str], queries: Sequence[str]) -> pd.DataF
     )
     categories = read_frame(queries, QUERIES, ["query_id", "category"]).set_index("query_id")
     return outcomes.join(categories, how="inner").sort_index()
+
+
+def measures_of_dataset(measures: str, dataset: str, columns: Sequence[str]) -> pd.DataFrame:
+    """``columns`` of one teacher's TRACE_MEASURES for the traces of one of its datasets (TRACES)."""
+    chosen = read_frame(dataset, TRACES, ["query_id"])["query_id"]
+    frame = read_frame(measures, TRACE_MEASURES, ["query_id", *columns])
+    return frame[frame["query_id"].isin(chosen)].reset_index(drop=True)

@@ -1,0 +1,305 @@
+import re
+from pathlib import Path
+
+import build_report
+import compare_students
+import compare_teachers
+import draw_category_shares
+import draw_differences
+import draw_length_histogram
+import draw_lengths
+import draw_perplexities
+import draw_scores
+import draw_training_loss
+import measure_traces
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import reconcile_ledger
+import study_tables
+import summarise_teachers
+import write_tables
+from matplotlib import image
+
+from whichteacher.config import CATEGORIES
+from whichteacher.outcomes import by_teacher
+from whichteacher.plotting import box_statistics, read_published
+from whichteacher.schemas import QUERIES
+from whichteacher.tables import write_json, write_table
+
+REPOSITORY = Path(__file__).parents[1]
+PUBLISHED = REPOSITORY / "config" / "published"
+FIGURES = tuple(build_report.FIGURES)
+
+
+def _pictures(study, name):
+    return {kind: study / f"figures/{name}.{kind}" for kind in ("svg", "png", "csv")}
+
+
+def _draw(study):
+    """Everything that follows the statistics, on the tables of a made-up study."""
+    statistics = study / "statistics"
+    looks, control = study_tables.TEACHERS, study_tables.CONTROL
+    traces = (
+        [statistics / f"trace_measures/{teacher}.parquet" for teacher in looks],
+        [study / f"datasets/{control}/{teacher}.parquet" for teacher in looks],
+    )
+    draw_category_shares.main(*traces, PUBLISHED / "fig2_shares.csv", _pictures(study, "category_shares"), looks)
+    histogram = _pictures(study, "length_histogram")
+    draw_length_histogram.main(*traces, PUBLISHED / "fig3_math_lengths.csv", histogram, looks, 32, 10)
+    draw_lengths.main(*traces, PUBLISHED / "fig4_lengths.csv", _pictures(study, "lengths"), looks)
+    draw_perplexities.main(*traces, PUBLISHED / "fig5_perplexity.csv", _pictures(study, "perplexities"), looks)
+    draw_scores.main(
+        statistics / "scores.csv",
+        PUBLISHED / "fig1_scores.csv",
+        PUBLISHED / "table1_scores.csv",
+        _pictures(study, "scores"),
+        control,
+        study_tables.BENCHMARKS,
+        looks,
+    )
+    logs = [
+        study / f"training/{control}/{teacher}/{seed}/log.parquet" for teacher in looks for seed in study_tables.SEEDS
+    ]
+    draw_training_loss.main(logs, PUBLISHED / "fig6_loss.csv", _pictures(study, "training_loss"), looks, 25)
+    draw_differences.main(
+        statistics / "student_comparison.csv",
+        _pictures(study, "differences"),
+        control,
+        study_tables.BENCHMARK_LABELS,
+        looks,
+        0.95,
+    )
+    write_tables.main(
+        statistics / "scores.csv",
+        [PUBLISHED / "table1_scores.csv", PUBLISHED / "table2_lengths.csv"],
+        {
+            f"table{number}_{kind}": study / f"tables/table{number}.{kind}"
+            for number in (1, 2)
+            for kind in ("csv", "md")
+        },
+        [control],
+        study_tables.LABELS,
+        study_tables.BENCHMARKS,
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root = study_tables.write_study(tmp_path_factory.mktemp("study"))
+    statistics = root / "statistics"
+    measures = {teacher: statistics / f"trace_measures/{teacher}.parquet" for teacher in study_tables.TEACHERS}
+    for teacher, path in measures.items():
+        measure_traces.main(root / f"curation/{teacher}/traces.parquet", path)
+    queries = [root / f"corpus/shards/{shard}.parquet" for shard in (0, 1)]
+    collected = {
+        teacher: [root / f"verification/{teacher}/{shard}/attempts.parquet" for shard in (0, 1)]
+        for teacher in study_tables.TEACHERS
+    }
+    prices = dict.fromkeys(study_tables.TEACHERS)
+    summarise_teachers.main(collected, queries, measures, statistics / "teachers.csv", CATEGORIES, prices)
+    compared = statistics / "teacher_comparison.csv"
+    compare_teachers.main(collected, queries, measures, compared, CATEGORIES, 200, 0.95, 0)
+    compare_students.main(
+        sorted(root.glob("evaluation/*/*/*/*.scored.parquet")),
+        statistics / "scores.csv",
+        statistics / "student_comparison.csv",
+        [study_tables.CONTROL],
+        study_tables.LABELS,
+        study_tables.BENCHMARK_LABELS,
+        {"resamples": 300, "confidence": 0.95, "seed": 0},
+    )
+    reconcile_ledger.main(sorted(root.glob("**/*.ledger.parquet")), statistics / "ledger.csv")
+    table = pq.read_table(queries[0])
+    write_table(root / "corpus/queries.parquet", table, QUERIES)
+    planted = {"url": [["made_up", "gone"]], "near_duplicate": [["made_up", table["source_row"][0].as_py()]]}
+    write_json(root / "miniature/planted.json", planted)
+    _draw(root)
+    return root
+
+
+def _report(study, page, training=True):
+    config = {
+        "study": "made_up",
+        "miniature": {"seed": 1} if training else None,
+        "teachers": study_tables.TEACHERS,
+        "curation": {"controls": [study_tables.CONTROL]},
+        "statistics": {"confidence": 0.95},
+        "training": {"seeds": [0, 1]} if training else None,
+        "evaluation": {"benchmarks": study_tables.BENCHMARKS} if training else None,
+    }
+    students = ("scores", "training_loss", "differences")
+    inputs = {
+        "template": REPOSITORY / "workflow/report/report.html.j2",
+        "css": REPOSITORY / "workflow/report/report.css",
+        "contamination": study / "corpus/contamination.parquet",
+        "queries": study / "corpus/queries.parquet",
+        "planted": study / "miniature/planted.json",
+        "collected": sorted(study.glob("verification/*/*/attempts.parquet")),
+        "datasets": [study / f"datasets/{study_tables.CONTROL}/{teacher}.parquet" for teacher in study_tables.TEACHERS],
+        "summaries": sorted(study.glob("training/*/*/*/summary.json")),
+        "figures": [study / f"figures/{name}.svg" for name in FIGURES if training or name not in students],
+        "files": sorted(study.glob("statistics/*.csv")),
+    }
+    names = ("teachers", "teacher_comparison", "ledger", "scores", "student_comparison")
+    inputs |= {name: study / f"statistics/{name}.csv" for name in names}
+    inputs |= {name: study / f"tables/{name}.csv" for name in ("table1", "table2")}
+    build_report.main(inputs, page, config)
+    return page.read_text(encoding="utf-8")
+
+
+# --- published numbers -----------------------------------------------------------------------------------------------
+
+
+def test_published_numbers_agree_with_one_another():
+    shares = read_published(PUBLISHED / "fig2_shares.csv")
+    for teacher, rows in shares[shares["statistic"] == "output_tokens"].groupby("teacher"):
+        parts = rows[rows["item"] != "all"]["value"]
+        assert parts.sum() == pytest.approx(rows[rows["item"] == "all"]["value"].item(), abs=0.1), teacher
+    counted = read_published(PUBLISHED / "fig3_math_lengths.csv")
+    counted = counted[counted["statistic"] == "instances"].groupby("teacher")["value"].sum()
+    assert counted.between(557.8, 558.6).all()
+    bars = read_published(PUBLISHED / "fig1_scores.csv").set_index(["teacher", "item"])["value"]
+    table = read_published(PUBLISHED / "table1_scores.csv").set_index(["teacher", "item", "statistic"])["value"]
+    assert bars["AM-Thinking distilled-32B (ours)", "AIME2024"] == table["AM-Thinking-v1", "AIME2024", "student"]
+    assert set(pd.concat(map(read_published, PUBLISHED.glob("*.csv")))["how"]) == {"printed", "pixel", "derived"}
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn(study, name):
+    files = _pictures(study, name)
+    pixels = image.imread(files["png"])[..., :3]
+    assert min(pixels.shape[:2]) > 400
+    assert (pixels < 0.95).any(axis=2).mean() > 0.02, "almost blank"
+    svg = files["svg"].read_text()
+    assert svg.startswith("<?xml") and "<dc:date>" not in svg
+    data = pd.read_csv(files["csv"])
+    assert len(data) > 3
+    if "origin" in data:
+        assert set(data["origin"]) == {"this run", "paper"}
+
+
+def test_the_same_data_gives_the_same_bytes(study):
+    before = {path: path.read_bytes() for path in [*study.glob("figures/*"), *study.glob("tables/*")]}
+    assert len(before) == 3 * len(FIGURES) + 4
+    _draw(study)
+    assert [path.name for path, held in before.items() if path.read_bytes() != held] == []
+
+
+def test_spans_close_at_their_upper_end():
+    names = draw_length_histogram.spans(1024, 10)
+    published = read_published(PUBLISHED / "fig3_math_lengths.csv")
+    assert names == list(dict.fromkeys(published["item"]))
+    counts = draw_length_histogram.count_spans(pd.Series([0, 1, 1024, 1025, 10240, 10241, 99999]), 1024, 10)
+    assert counts.tolist() == [3, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2]
+
+
+def test_boxes_follow_tukey():
+    found = box_statistics([1, 2, 3, 4, 100])
+    assert found == {"mean": 22, "low_whisker": 1, "q1": 2, "median": 3, "q3": 4, "high_whisker": 4}
+
+
+def test_without_perplexities_the_figure_says_so(study):
+    published = read_published(PUBLISHED / "fig5_perplexity.csv")
+    unscored = {teacher: pd.DataFrame({"perplexity": [np.nan]}) for teacher in study_tables.TEACHERS}
+    rows = draw_perplexities.prepare(unscored, published)
+    assert set(rows["origin"]) == {"paper"}
+    figure = draw_perplexities.draw(rows, study_tables.TEACHERS)
+    assert "No perplexities" in figure.axes[0].texts[0].get_text()
+
+
+def test_differences_put_the_teacher_ahead_first(study):
+    comparison = pd.read_csv(study / "statistics/student_comparison.csv")
+    flipped = comparison.assign(
+        teacher_a=comparison["teacher_b"],
+        teacher_b=comparison["teacher_a"],
+        difference=-comparison["difference"],
+        low=-comparison["high"],
+        high=-comparison["low"],
+    )
+    rows, same = (
+        draw_differences.prepare(frame, study_tables.CONTROL, study_tables.BENCHMARK_LABELS)
+        for frame in (comparison, flipped)
+    )
+    pd.testing.assert_frame_equal(rows, same)
+    assert (rows["difference"] >= 0).all() and (rows["low"] <= rows["difference"]).all()
+
+
+def test_one_teacher_has_no_differences(study):
+    comparison = pd.read_csv(study / "statistics/student_comparison.csv").head(0)
+    rows = draw_differences.prepare(comparison, study_tables.CONTROL, study_tables.BENCHMARK_LABELS)
+    figure = draw_differences.draw(rows, study_tables.BENCHMARK_LABELS, study_tables.TEACHERS, 0.95)
+    assert "No two teachers" in figure.axes[0].texts[0].get_text()
+
+
+def test_loss_is_smoothed_over_full_windows():
+    log = pd.DataFrame({"step": np.tile(np.arange(1, 101), 2), "loss": np.r_[np.arange(100.0), np.arange(100.0) + 2]})
+    rows = draw_training_loss.prepare({"steps": log}, read_published(PUBLISHED / "fig6_loss.csv"), 50)
+    run = rows[rows["origin"] == "this run"].set_index("step")
+    assert run.loc[10, "loss"] == 10
+    assert run["smoothed"].first_valid_index() == 11
+    assert run.loc[50, "smoothed"] == pytest.approx(run.loc[40:59, "loss"].mean())
+
+
+def test_tables_stand_beside_the_paper(study):
+    text = (study / "tables/table1.md").read_text()
+    hard = next(line for line in text.splitlines() if line.startswith("| Hard mathematics"))
+    assert "AIME2024 | 84.3 | 79.4 | 70.9 |" in hard
+    cells = pd.read_csv(study / "tables/table2.csv").set_index(["benchmark", "teacher"])["value"]
+    assert cells["hard_math", "AM-Thinking-v1"] == 15273.8
+    scores = pd.read_csv(study / "statistics/scores.csv", dtype={"seed": str})
+    mean = scores.set_index(["seed", "benchmark", "teacher"])["mean_tokens"]["all", "hard_math", "leaps"]
+    assert cells["hard_math", "leaps"] == pytest.approx(mean)
+
+
+# --- report ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_needs_nothing_from_outside(study):
+    page = _report(study, study / "report.html")
+    assert "<script" not in page and "<link" not in page and "@import" not in page
+    sources = re.findall(r'src="([^"]{1,30})', page)
+    assert len(sources) == len(FIGURES)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    for target in re.findall(r'href="([^"]+)"', page):
+        if target.startswith("#"):
+            assert f'id="{target[1:]}"' in page
+        else:
+            assert (study / target).exists(), target
+
+
+def test_the_report_states_the_finding_and_the_counts(study):
+    page = _report(study, study / "report.html")
+    comparison = pd.read_csv(study / "statistics/student_comparison.csv")
+    assert all(sentence in page for sentence in comparison["conclusion"])
+    assert "2 of 2 planted rows" in page
+    assert page.count("<mark>") == len(study_tables.TEACHERS)
+    assert "math_verify 0.9.0" in page
+
+
+def test_an_audit_has_no_students(study):
+    page = _report(study, study / "audit.html", training=False)
+    assert "trains no students" in page
+    assert 'id="finding"' not in page and "planted rows" not in page
+    assert 'id="teachers"' in page and page.count("<figure") == 4
+
+
+def test_text_of_models_cannot_break_the_page(study, tmp_path):
+    traces = {teacher: tmp_path / f"{teacher}.parquet" for teacher in study_tables.TEACHERS}
+    for teacher, path in traces.items():
+        table = pq.read_table(study / f"datasets/{study_tables.CONTROL}/{teacher}.parquet")
+        place = table.schema.get_field_index("thinking")
+        hostile = ["</pre><script>alert(1)</script>"] * table.num_rows
+        pq.write_table(table.set_column(place, table.schema.field(place), [hostile]), path)
+    shown = build_report.example(traces, study_tables.LABELS, dict.fromkeys(traces, "#000000"))
+    assert all(trace["found"] == "" and "<script>" in trace["before"] for trace in shown["traces"])
+    environment = build_report.environment(REPOSITORY / "workflow/report")
+    assert "<script>" not in environment.from_string("{{ text }}").render(text=shown["traces"][0]["before"])
+
+
+def test_files_are_shared_out_by_teacher():
+    assert by_teacher(["a", "b"], ["a0", "a1", "b0", "b1"]) == {"a": ["a0", "a1"], "b": ["b0", "b1"]}

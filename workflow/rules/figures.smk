@@ -1,0 +1,294 @@
+# The paper's figures and tables from this run, beside its published values; ours; and the report.
+
+PUBLISHED = WORKFLOW.parent / "config" / "published"
+LOOKS = {name: {"label": teacher.label, "colour": teacher.colour} for name, teacher in STUDY.teachers.items()}
+LABELS = {name: teacher.label for name, teacher in STUDY.teachers.items()}
+ROLES = (
+    {name: {"label": b.label, "role": b.role} for name, b in STUDY.evaluation.benchmarks.items()}
+    if STUDY.evaluation
+    else {}
+)
+# The datasets that the figures show, and whose students: the first control's.
+SHOWN = STUDY.curation.controls[0]
+
+_MEASURES = collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS)
+_DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SHOWN, teacher=TEACHERS)
+
+TRACE_FIGURES = ["category_shares", "length_histogram", "lengths", "perplexities"]
+STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training else []
+TABLES = ["table1", "table2"] if STUDY.training else []
+STATISTICS = [
+    "teachers",
+    "teacher_comparison",
+    "ledger",
+    *(["scores", "student_comparison"] if STUDY.training else []),
+]
+
+
+rule draw_category_shares:
+    input:
+        measures=_MEASURES,
+        datasets=_DATASETS,
+        published=PUBLISHED / "fig2_shares.csv",
+        code=code("draw_category_shares"),
+    output:
+        svg="<results>/figures/category_shares.svg",
+        png="<results>/figures/category_shares.png",
+        csv="<results>/figures/category_shares.csv",
+    log:
+        "<logs>/draw_category_shares.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=15,
+    params:
+        teachers=lambda wildcards: LOOKS,
+    script:
+        "../scripts/draw_category_shares.py"
+
+
+rule draw_length_histogram:
+    input:
+        measures=_MEASURES,
+        datasets=_DATASETS,
+        published=PUBLISHED / "fig3_math_lengths.csv",
+        code=code("draw_length_histogram"),
+    output:
+        svg="<results>/figures/length_histogram.svg",
+        png="<results>/figures/length_histogram.png",
+        csv="<results>/figures/length_histogram.csv",
+    log:
+        "<logs>/draw_length_histogram.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=15,
+    params:
+        teachers=lambda wildcards: LOOKS,
+        width=STUDY.figures.length_bin,
+        bins=STUDY.figures.length_bins,
+    script:
+        "../scripts/draw_length_histogram.py"
+
+
+rule draw_lengths:
+    input:
+        measures=_MEASURES,
+        datasets=_DATASETS,
+        published=PUBLISHED / "fig4_lengths.csv",
+        code=code("draw_lengths"),
+    output:
+        svg="<results>/figures/lengths.svg",
+        png="<results>/figures/lengths.png",
+        csv="<results>/figures/lengths.csv",
+    log:
+        "<logs>/draw_lengths.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=15,
+    params:
+        teachers=lambda wildcards: LOOKS,
+    script:
+        "../scripts/draw_lengths.py"
+
+
+rule draw_perplexities:
+    input:
+        measures=_MEASURES,
+        datasets=_DATASETS,
+        published=PUBLISHED / "fig5_perplexity.csv",
+        code=code("draw_perplexities"),
+    output:
+        svg="<results>/figures/perplexities.svg",
+        png="<results>/figures/perplexities.png",
+        csv="<results>/figures/perplexities.csv",
+    log:
+        "<logs>/draw_perplexities.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=15,
+    params:
+        teachers=lambda wildcards: LOOKS,
+    script:
+        "../scripts/draw_perplexities.py"
+
+
+if STUDY.training:
+
+    rule draw_scores:
+        input:
+            scores="<results>/statistics/scores.csv",
+            figure=PUBLISHED / "fig1_scores.csv",
+            table=PUBLISHED / "table1_scores.csv",
+            code=code("draw_scores"),
+        output:
+            svg="<results>/figures/scores.svg",
+            png="<results>/figures/scores.png",
+            csv="<results>/figures/scores.csv",
+        log:
+            "<logs>/draw_scores.log",
+        conda:
+            "../../envs/figures.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=15,
+        params:
+            control=SHOWN,
+            benchmarks=lambda wildcards: ROLES,
+            teachers=lambda wildcards: LOOKS,
+        script:
+            "../scripts/draw_scores.py"
+
+    rule draw_training_loss:
+        input:
+            logs=collect(
+                "<results>/training/{control}/{teacher}/{seed}/log.parquet",
+                control=SHOWN,
+                teacher=TEACHERS,
+                seed=STUDY.training.seeds,
+            ),
+            published=PUBLISHED / "fig6_loss.csv",
+            code=code("draw_training_loss"),
+        output:
+            svg="<results>/figures/training_loss.svg",
+            png="<results>/figures/training_loss.png",
+            csv="<results>/figures/training_loss.csv",
+        log:
+            "<logs>/draw_training_loss.log",
+        conda:
+            "../../envs/figures.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=15,
+        params:
+            teachers=lambda wildcards: LOOKS,
+            smoothing=STUDY.figures.smoothing,
+        script:
+            "../scripts/draw_training_loss.py"
+
+    rule draw_differences:
+        input:
+            comparison="<results>/statistics/student_comparison.csv",
+            code=code("draw_differences"),
+        output:
+            svg="<results>/figures/differences.svg",
+            png="<results>/figures/differences.png",
+            csv="<results>/figures/differences.csv",
+        log:
+            "<logs>/draw_differences.log",
+        conda:
+            "../../envs/figures.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=15,
+        params:
+            control=SHOWN,
+            benchmarks=lambda wildcards: {name: benchmark["label"] for name, benchmark in ROLES.items()},
+            teachers=lambda wildcards: LOOKS,
+            confidence=STUDY.statistics.confidence,
+        script:
+            "../scripts/draw_differences.py"
+
+    rule write_tables:
+        input:
+            scores="<results>/statistics/scores.csv",
+            table1=PUBLISHED / "table1_scores.csv",
+            table2=PUBLISHED / "table2_lengths.csv",
+            code=code("write_tables"),
+        output:
+            table1_csv="<results>/tables/table1.csv",
+            table1_md="<results>/tables/table1.md",
+            table2_csv="<results>/tables/table2.csv",
+            table2_md="<results>/tables/table2.md",
+        log:
+            "<logs>/write_tables.log",
+        conda:
+            "../../envs/figures.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=15,
+        params:
+            controls=STUDY.curation.controls,
+            teachers=lambda wildcards: LABELS,
+            benchmarks=lambda wildcards: ROLES,
+        script:
+            "../scripts/write_tables.py"
+
+
+rule build_report:
+    input:
+        template=WORKFLOW / "report" / "report.html.j2",
+        css=WORKFLOW / "report" / "report.css",
+        teachers="<results>/statistics/teachers.csv",
+        teacher_comparison="<results>/statistics/teacher_comparison.csv",
+        ledger="<results>/statistics/ledger.csv",
+        contamination="<results>/corpus/contamination.parquet",
+        queries="<results>/corpus/queries.parquet",
+        planted="<results>/miniature/planted.json" if STUDY.miniature else [],
+        collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
+        datasets=_DATASETS,
+        scores="<results>/statistics/scores.csv" if STUDY.training else [],
+        student_comparison="<results>/statistics/student_comparison.csv" if STUDY.training else [],
+        table1="<results>/tables/table1.csv" if STUDY.training else [],
+        table2="<results>/tables/table2.csv" if STUDY.training else [],
+        summaries=(
+            collect(
+                "<results>/training/{control}/{teacher}/{seed}/summary.json",
+                control=STUDY.curation.controls,
+                teacher=TEACHERS,
+                seed=STUDY.training.seeds,
+            )
+            if STUDY.training
+            else []
+        ),
+        figures=collect("<results>/figures/{figure}.svg", figure=[*STUDENT_FIGURES, *TRACE_FIGURES]),
+        # What the page links to; the datasets in the released schema come with it.
+        files=[
+            *collect("<results>/statistics/{name}.csv", name=STATISTICS),
+            *collect("<results>/tables/{name}.{kind}", name=TABLES, kind=["csv", "md"]),
+            *_MEASURES,
+            *collect("<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS),
+        ],
+        code=code("build_report"),
+    output:
+        "<results>/report.html",
+    log:
+        "<logs>/build_report.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        # A function, because Snakemake would take braces in a prompt for wildcards.
+        study=lambda wildcards: settings(STUDY),
+    script:
+        "../scripts/build_report.py"
+
+
+rule figures:
+    input:
+        collect("<results>/figures/{figure}.svg", figure=[*STUDENT_FIGURES, *TRACE_FIGURES]),
+        collect("<results>/tables/{name}.md", name=TABLES),
+    localrule: True
+
+
+rule report:
+    input:
+        "<results>/report.html",
+    localrule: True

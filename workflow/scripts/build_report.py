@@ -1,0 +1,592 @@
+"""The report: one self-contained HTML page that a browser opens from disk, without network or script.
+
+Reads what the statistics and figures wrote, the attempts (which engines and verifiers ran), the datasets (one query is
+shown side by side), the contamination table and, in the miniature, what was planted. Writes ``report.html``, with its
+pictures inside and links to the data files relative to itself.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from whichteacher.outcomes import ALL, by_teacher
+from whichteacher.plotting import PAPER, PAPER_LABELS, THIS_RUN
+from whichteacher.schemas import COLLECTED, CONTAMINATION, QUERIES, TRACES
+from whichteacher.tables import read_frame, versions, write_text
+from whichteacher.traces import find_answer
+
+#: Figure -> title, caption, least width on a narrow screen (then it scrolls in its own box).
+FIGURES = {
+    "differences": (
+        "Paired differences between students.",
+        "Each line is the mean difference in pass@1 between the students of two teachers on the same problems, with its "
+        "interval. Filled in the colour of the teacher ahead where the interval excludes zero, hollow grey where it does not.",
+        "30rem",
+    ),
+    "scores": (
+        "Figure 1. Pass@1 per benchmark.",
+        "Coloured: this run, mean over training seeds; the whisker spans the seeds. Grey: the paper’s bars on the benchmark "
+        "of the same role (dark: its own students). The paper cuts its axis at 64 and 47; here it starts at zero.",
+        "46rem",
+    ),
+    "category_shares": (
+        "Figure 2. Shares of the categories.",
+        "By instances, and by output tokens of each teacher, in the datasets the students are trained on. General chat "
+        "joins multi-turn and general queries, as in the paper.",
+        "42rem",
+    ),
+    "length_histogram": (
+        "Figure 3. Lengths of mathematics traces.",
+        "The paper’s counts are not printed: they were read from the pixels of its figure.",
+        "36rem",
+    ),
+    "lengths": (
+        "Figure 4. Trace lengths.",
+        "Boxes: quartiles, line: median, diamond and number: mean, whiskers: 1.5 interquartile ranges. The paper’s caption "
+        "speaks of the whole data, but its printed means are those of mathematics, so this run is drawn both ways.",
+        "44rem",
+    ),
+    "perplexities": (
+        "Figure 5. Perplexity of the traces.",
+        "Drawn as Figure 4. The scorers differ, so only the order of the teachers compares between the panels, not the values.",
+        "36rem",
+    ),
+    "training_loss": (
+        "Figure 6. Training loss.",
+        "Pale: every step, mean over training seeds; strong: moving average. A lower loss says that a teacher’s text is "
+        "easier to predict, not that it teaches more.",
+        "38rem",
+    ),
+}
+#: Planted rows that must stay: near duplicates are no duplicates, and shared boilerplate is no contamination.
+KEPT_ON_PURPOSE = ("near_duplicate", "boilerplate")
+#: Columns that tables leave out where they hold one value.
+CONSTANT = ("Control", "Category")
+#: Queries tried when one is chosen to be shown, in both directions from the median length.
+_CANDIDATES = 25
+_PACKAGES = ("pandas", "pyarrow", "scipy", "statsmodels", "matplotlib", "jinja2")
+
+Table = dict[str, Any]
+
+
+# --- numbers and tables ----------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, decimals: int = 0, unit: str = "") -> str:
+    """A number for readers: grouped, with a true minus, an en dash where there is none."""
+    if value is None or pd.isna(value):
+        return "–"
+    text = f"{value:,.{decimals}f}".replace("-", "−")
+    return f"{text} {unit}" if unit else text
+
+
+def percent(value: float | None) -> str:
+    """A share as percent with one decimal."""
+    return number(None if value is None else 100 * value, 1, "%")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as the largest fitting unit."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return number(seconds / size, 1, unit)
+    return number(seconds, 1, "s")
+
+
+def p_value(value: float) -> str:
+    """A p value to two digits, never as zero."""
+    if pd.isna(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def interval(row: Mapping[str, Any], decimals: int) -> str:
+    """A difference with its bounds."""
+    if pd.isna(row["low"]):
+        return number(row["difference"], decimals)
+    low, high = number(row["low"], decimals), number(row["high"], decimals)
+    sign = "+" if row["difference"] > 0 else ""
+    return f"{sign}{number(row['difference'], decimals)} [{low}, {high}]"
+
+
+def excludes_zero(row: Mapping[str, Any]) -> bool:
+    """Whether the interval of a row lies on one side of zero."""
+    return bool(row["low"] > 0 or row["high"] < 0)
+
+
+def pair(row: Mapping[str, Any], teachers: Mapping[str, str]) -> str:
+    """The two teachers of a row, on one line."""
+    return f"{teachers[row['teacher_a']]} − {teachers[row['teacher_b']]}".replace(" ", "\u00a0")
+
+
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = (0,)) -> Table:
+    """A table for the template. ``text`` are the places of the columns that hold text; a row may end in a bool: bold.
+
+    The columns of :data:`CONSTANT` are left out where all rows say the same there.
+    """
+    found = list(rows)
+    places = [
+        place for place, head in enumerate(heads) if head not in CONSTANT or len({row[place] for row in found}) > 1
+    ]
+    return {
+        "caption": caption,
+        "columns": [{"head": heads[place], "number": place not in text} for place in places],
+        "rows": [{"cells": [row[place] for place in places], "sure": row[-1] is True} for row in found],
+    }
+
+
+# --- students --------------------------------------------------------------------------------------------------------
+
+
+def findings(comparison: pd.DataFrame, colours: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The sentences of some rows of the comparison, the largest difference first."""
+    ordered = comparison.reindex(comparison["difference"].abs().sort_values(ascending=False, kind="stable").index)
+    return [
+        {
+            "sentence": row["conclusion"],
+            "sure": excludes_zero(row),
+            "colour": colours[row["teacher_a"] if row["difference"] > 0 else row["teacher_b"]],
+        }
+        for row in ordered.to_dict("records")
+    ]
+
+
+def student_comparison(
+    comparison: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[str, str], alpha: float
+) -> Table:
+    """All rows of the comparison of students; ``alpha`` is 1 - confidence."""
+    names = {**benchmarks, ALL: "All"}
+    rows = [
+        (
+            pair(row, teachers),
+            row["control"],
+            names[row["benchmark"]],
+            number(row["problems"]),
+            number(row["score_a"], 1),
+            number(row["score_b"], 1),
+            interval(row, 1),
+            p_value(row["p"]),
+            p_value(row["p_holm"]),
+            number(row["problems_needed"]),
+            excludes_zero(row) and row["p_holm"] < alpha,
+        )
+        for row in comparison.to_dict("records")
+    ]
+    heads = ("Teachers", "Control", "Benchmark", "Problems", "First", "Second", "Difference", "p", "p, Holm", "Needed")
+    caption = (
+        "Students compared: pass@1 in percent, difference in points with its interval; needed: problems at which the "
+        "half-width would equal the difference. Bold where the interval excludes zero and p after Holm agrees."
+    )
+    return table(caption, heads, rows, text=(0, 1, 2))
+
+
+def paper_table(
+    cells: pd.DataFrame, title: str, teachers: Mapping[str, str], benchmarks: Mapping[str, Mapping[str, Any]]
+) -> Table:
+    """Table 1 or 2: this run left, the paper right."""
+    rows = []
+    for (control, benchmark), group in cells.groupby(["control", "benchmark"], sort=False):
+        found = group.set_index(["origin", "teacher"])
+        row = [benchmarks[benchmark]["label"], control]
+        for origin, name in [*((THIS_RUN, name) for name in teachers), *((PAPER, name) for name in PAPER_LABELS)]:
+            if origin == PAPER and name == next(iter(PAPER_LABELS)):
+                row.append(benchmarks[benchmark]["role"])
+            cell = found.loc[(origin, name)]
+            row.append(number(cell["value"], 1) + ("" if pd.isna(cell["error"]) else f" ± {number(cell['error'], 1)}"))
+        rows.append(row)
+    heads = (
+        "Benchmark",
+        "Control",
+        *teachers.values(),
+        "In the place of",
+        *(f"{n} (paper)" for n in PAPER_LABELS.values()),
+    )
+    return table(title, heads, rows, text=(0, 1, 2 + len(teachers)))
+
+
+def student_scores(scores: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
+    """Every student on every benchmark."""
+    rows = [
+        (
+            teachers[row["teacher"]],
+            row["control"],
+            str(row["seed"]),
+            benchmarks[row["benchmark"]],
+            number(100 * row["pass_at_1"], 1),
+            number(100 * row["se_samples"], 1),
+            number(100 * row["se_problems"], 1),
+            number(row["mean_tokens"], 1),
+            percent(row["truncated"]),
+            percent(row["no_answer"]),
+            number(100 * row["lighteval"], 1),
+        )
+        for row in scores.to_dict("records")
+    ]
+    heads = ("Teacher", "Control", "Seed", "Benchmark", "Pass@1", "SE, samples", "SE, problems", "Tokens", "Cut off")
+    caption = "Students: pass@1 with its standard errors, LightEval’s own metric beside ours, and how responses ended."
+    return table(caption, (*heads, "No answer", "LightEval"), rows, text=(0, 1, 2, 3))
+
+
+def training_costs(summaries: Mapping[str, Mapping[str, Any]], teachers: Mapping[str, str]) -> Table:
+    """What training each student took; ``summaries`` by name ``control/teacher/seed``."""
+    rows = []
+    for student, summary in summaries.items():
+        control, teacher, seed = student.split("/")
+        rows.append(
+            (
+                teachers[teacher],
+                control,
+                seed,
+                number(summary["rows"]),
+                number(summary["excluded"]),
+                number(summary["steps"]),
+                number(summary["tokens"]),
+                number(summary["parameters"]),
+                duration(summary["seconds"]),
+            )
+        )
+    heads = ("Teacher", "Control", "Seed", "Traces", "Too long", "Steps", "Tokens seen", "Parameters", "Time")
+    return table("Training", heads, rows, text=(0, 1, 2))
+
+
+# --- teachers --------------------------------------------------------------------------------------------------------
+
+
+def teacher_summary(summary: pd.DataFrame, teachers: Mapping[str, str], caption: str) -> Table:
+    """Rows of the summary of teachers."""
+    rows = [
+        (
+            teachers[row["teacher"]],
+            row["category"].replace("_", " "),
+            number(row["queries"]),
+            percent(row["acceptance"]),
+            percent(row["first_pass"]),
+            number(row["attempts_to_pass"], 2),
+            number(row["gave_up"]),
+            number(row["length_mean"], 1),
+            number(row["length_median"], 1),
+            number(row["length_by_difficulty"], 2),
+            number(row["perplexity_mean"], 2),
+        )
+        for row in summary.to_dict("records")
+    ]
+    heads = ("Teacher", "Category", "Queries", "Solved", "At first attempt", "Attempts to pass", "Given up")
+    lengths = ("Mean length", "Median", "Length by difficulty", "Perplexity")
+    return table(caption, (*heads, *lengths), rows, text=(0, 1))
+
+
+_MEASURES = {
+    "acceptance": "Solved (share)",
+    "first_pass": "Solved at the first attempt (share)",
+    "attempts": "Attempts drawn",
+    "spent_tokens": "Tokens spent",
+    "attempts_to_pass": "Attempts to pass",
+    "length": "Length of the trace (tokens)",
+    "perplexity": "Perplexity",
+    "thinking_answer_ratio": "Thinking per answer (characters)",
+    "answer_position": "First right answer (share of thinking)",
+    "repeated_share": "Repeated 8-grams (share)",
+    "self_corrections": "Words of self-correction",
+}
+
+
+def teacher_comparison(comparison: pd.DataFrame, teachers: Mapping[str, str], caption: str, alpha: float) -> Table:
+    """Rows of the comparison of teachers, measure by measure; ``alpha`` is 1 - confidence."""
+    ordered = comparison.sort_values("measure", key=lambda names: names.map(list(_MEASURES).index), kind="stable")
+    rows = [
+        (
+            _MEASURES[row["measure"]],
+            pair(row, teachers),
+            row["category"].replace("_", " "),
+            number(row["queries"]),
+            number(row["mean_a"], 2),
+            number(row["mean_b"], 2),
+            interval(row, 2),
+            p_value(row["p_holm"]),
+            excludes_zero(row) and row["p_holm"] < alpha,
+        )
+        for row in ordered.to_dict("records")
+    ]
+    heads = ("Measure", "Teachers", "Category", "Queries", "First", "Second", "Difference", "p, Holm")
+    return table(caption, heads, rows, text=(0, 1, 2))
+
+
+def generation_costs(summary: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
+    """What each teacher's traces cost."""
+    rows = [
+        (
+            teachers[row["teacher"]],
+            number(row["attempts"]),
+            number(row["output_tokens"]),
+            duration(row["seconds"]),
+            number(row["solved"]),
+            number(row["tokens_per_verified"], 1),
+            number(row["seconds_per_verified"], 3, "s"),
+            number(1000 * row["price_per_verified"], 2),
+        )
+        for row in summary[summary["category"] == ALL].to_dict("records")
+    ]
+    heads = ("Teacher", "Attempts", "Tokens", "Engine time", "Verified", "Tokens per verified", "Time per verified")
+    caption = (
+        "Generation: all attempts, those that failed included. Price per thousand verified traces, where one is set."
+    )
+    return table(caption, (*heads, "Price per 1,000"), rows)
+
+
+def engines(collected: Mapping[str, Sequence[str]], teachers: Mapping[str, str]) -> Table:
+    """Which model, engine and verifiers made each teacher's attempts."""
+    rows = []
+    for teacher, files in collected.items():
+        columns = ["model", "model_digest", "engine", "engine_version", "verifier", "verifier_version"]
+        frame = read_frame(files, COLLECTED, columns).drop_duplicates()
+        used = frame[["verifier", "verifier_version"]].drop_duplicates().sort_values("verifier").agg(" ".join, axis=1)
+        for row in frame[columns[:4]].drop_duplicates().to_dict("records"):
+            engine = f"{row['engine']} {row['engine_version']}"
+            rows.append((teachers[teacher], row["model"], row["model_digest"][:12], engine, ", ".join(used)))
+    heads = ("Teacher", "Model", "Digest", "Engine", "Verifiers")
+    return table("What made and judged the attempts", heads, rows, text=range(len(heads)))
+
+
+def example(
+    datasets: Mapping[str, str], teachers: Mapping[str, str], colours: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """One query that every dataset holds, with every teacher's trace.
+
+    Taken near the median of the teachers' lengths together, from mathematics where there is any, and such that the
+    reference stands in every thinking where one does. None where no query is shared.
+    """
+    frames = []
+    for path in datasets.values():
+        frames.append(read_frame(path, TRACES, ["query_id", "category", "output_tokens"]).set_index("query_id"))
+    lengths = pd.concat([frame["output_tokens"] for frame in frames], axis=1, join="inner").sum(axis=1)
+    category = frames[0]["category"].reindex(lengths.index)
+    if (category == "math").any():
+        lengths = lengths[category == "math"]
+    if lengths.empty:
+        return None
+    near = (lengths - lengths.median()).abs().reset_index(name="distance").sort_values(["distance", "query_id"])
+    candidates = near["query_id"].head(_CANDIDATES).tolist()
+    found = {
+        teacher: {
+            row["query_id"]: row for row in pq.read_table(path, filters=[("query_id", "in", candidates)]).to_pylist()
+        }
+        for teacher, path in datasets.items()
+    }
+
+    def places(query: str) -> list[int | None]:
+        rows = (traces[query] for traces in found.values())
+        return [find_answer(row["thinking"], row["reference"], row["reference_type"]) for row in rows]
+
+    chosen = next((query for query in candidates if None not in places(query)), candidates[0])
+    shown = []
+    for (teacher, traces), end in zip(found.items(), places(chosen), strict=True):
+        row = traces[chosen]
+        start = None if end is None else end - len(row["reference"])
+        facts = [f"{row['output_tokens']:,} tokens", f"accepted at attempt {row['attempts']}"]
+        if end is not None:
+            facts.append(f"right answer after {end / len(row['thinking']):.0%} of the thinking")
+        shown.append(
+            {
+                "label": teachers[teacher],
+                "colour": colours[teacher],
+                "facts": ", ".join(facts),
+                "before": row["thinking"][:start],
+                "found": row["thinking"][start:end] if end is not None else "",
+                "after": row["thinking"][end:] if end is not None else "",
+                "answer": row["answer"],
+            }
+        )
+    any_row = found[next(iter(found))][chosen]
+    return {"turns": any_row["turns"], "reference": any_row["reference"] or "none", "traces": shown}
+
+
+# --- corpus ----------------------------------------------------------------------------------------------------------
+
+
+def ledger_tables(lines: pd.DataFrame) -> list[Table]:
+    """One table per step, in the order of the ledger."""
+    tables = []
+    for step, rows in lines.groupby("step", sort=False):
+        shown = []
+        for scope, group in rows.groupby("scope", sort=False):
+            counts = group.set_index("reason")["rows"]
+            reasons = counts.drop(["in", "kept"])
+            told = ", ".join(f"{reason} {number(count)}" for reason, count in reasons.items()) or "–"
+            shown.append((scope, number(counts["in"]), number(counts["kept"]), number(reasons.sum()), told))
+        tables.append(table(step, ("Scope", "In", "Kept", "Dropped", "Reasons"), shown, text=(0, 4)))
+    return tables
+
+
+def contamination_table(path: str, benchmarks: Mapping[str, str]) -> Table:
+    """Flagged queries by benchmark and method."""
+    flagged = read_frame(path, CONTAMINATION, ["query_id", "benchmark", "method", "dropped"])
+    rows = [
+        (
+            benchmarks.get(benchmark, benchmark),
+            method,
+            number(group["query_id"].nunique()),
+            number(group.loc[group["dropped"], "query_id"].nunique()),
+        )
+        for (benchmark, method), group in flagged.groupby(["benchmark", "method"])
+    ]
+    return table(
+        "Queries close to a benchmark problem", ("Benchmark", "Method", "Flagged", "Dropped"), rows, text=(0, 1)
+    )
+
+
+def planted_faults(planted: Mapping[str, Sequence[Sequence[str]]], queries: str) -> dict[str, Any]:
+    """What became of the planted rows; ``planted`` maps kinds to (source, row), ``queries`` is the finished corpus."""
+    frame = read_frame(queries, QUERIES, ["source", "source_row"])
+    left = set(zip(frame["source"], frame["source_row"], strict=True))
+    rows, right = [], 0
+    for kind, places in planted.items():
+        kept = sum(tuple(place) in left for place in places)
+        wanted = len(places) if kind in KEPT_ON_PURPOSE else 0
+        right += len(places) - abs(kept - wanted)
+        fate = "stay" if wanted else "go"
+        rows.append((kind.replace("_", " "), number(len(places)), fate, number(len(places) - kept), number(kept)))
+    heads = ("Kind", "Planted", "Should", "Dropped", "Kept")
+    total = sum(len(places) for places in planted.values())
+    return {"right": right, "total": total, "table": table("Planted rows", heads, rows, text=(0, 2))}
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def figure(name: str, svg: str, folder: Path) -> dict[str, str]:
+    """One picture for the template, inside the page."""
+    title, caption, least = FIGURES[name]
+    data = base64.b64encode(Path(svg).read_bytes()).decode("ascii")
+    stem = Path(os.path.relpath(svg, folder)).with_suffix("").as_posix()
+    return {
+        "name": name,
+        "title": title,
+        "caption": caption,
+        "least": least,
+        "source": f"data:image/svg+xml;base64,{data}",
+        "data": f"{stem}.csv",
+        "png": f"{stem}.png",
+    }
+
+
+def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Everything the template shows. ``inputs`` are the rule's inputs by name, ``folder`` is where the page will lie."""
+    teachers = {name: teacher["label"] for name, teacher in study["teachers"].items()}
+    colours = {name: teacher["colour"] for name, teacher in study["teachers"].items()}
+    summary = pd.read_csv(inputs["teachers"])
+    comparison = pd.read_csv(inputs["teacher_comparison"])
+    everything = comparison["category"] == ALL
+    pictures = {Path(svg).stem: figure(Path(svg).stem, svg, folder) for svg in inputs["figures"]}
+    benchmarks = study["evaluation"]["benchmarks"] if study["evaluation"] else {}
+    labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
+    alpha = 1 - study["statistics"]["confidence"]
+    compared = "Paired differences over queries, with intervals. Bold where the interval excludes zero and p after Holm agrees."
+    measured = "Solved queries, lengths (tokens) and perplexity of the verified traces; length by difficulty: rank correlation."
+    page = {
+        "study": study["study"],
+        "miniature": study["miniature"] is not None,
+        "trained": study["training"] is not None,
+        "teachers": teachers,
+        "queries": number(summary.loc[summary["category"] == ALL, "queries"].max()),
+        "figures": [pictures[name] for name in FIGURES if name in pictures and name != "differences"],
+        "summary": teacher_summary(summary[summary["category"] == ALL], teachers, measured),
+        "summary_by_category": teacher_summary(summary[summary["category"] != ALL], teachers, measured),
+        "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
+        "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
+        "costs": generation_costs(summary, teachers),
+        "training": None,
+        "ledger": ledger_tables(pd.read_csv(inputs["ledger"])),
+        "contamination": contamination_table(inputs["contamination"], labels),
+        "planted": None,
+        "example": example(dict(zip(teachers, inputs["datasets"], strict=True)), teachers, colours),
+        "engines": engines(by_teacher(list(teachers), inputs["collected"]), teachers),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions(*_PACKAGES).items()),
+        "configuration": json.dumps(study, indent=2, ensure_ascii=False),
+        "files": sorted({Path(os.path.relpath(path, folder)).as_posix() for path in inputs["files"]}),
+    }
+    if study["miniature"]:
+        planted = json.loads(Path(inputs["planted"]).read_text(encoding="utf-8"))
+        page["planted"] = planted_faults(planted, inputs["queries"])
+    if page["trained"]:
+        page |= build_students(inputs, study, teachers, colours, benchmarks, pictures)
+    optional = {"finding": page["trained"], "tables": page["trained"], "traces": page["example"] is not None}
+    names = {
+        "finding": "Finding",
+        "tables": "Scores",
+        "figures": "Figures",
+        "teachers": "Teachers",
+        "traces": "Traces",
+        "costs": "Costs",
+        "ledger": "Ledger",
+        "contamination": "Contamination",
+        "settings": "Settings",
+        "files": "Files",
+    }
+    page["sections"] = [(anchor, name) for anchor, name in names.items() if optional.get(anchor, True)]
+    return page
+
+
+def build_students(
+    inputs: Mapping[str, Any],
+    study: Mapping[str, Any],
+    teachers: Mapping[str, str],
+    colours: Mapping[str, str],
+    benchmarks: Mapping[str, Mapping[str, Any]],
+    pictures: Mapping[str, dict[str, str]],
+) -> dict[str, Any]:
+    """The part of the page that speaks of students."""
+    labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
+    comparison = pd.read_csv(inputs["student_comparison"])
+    control = study["curation"]["controls"][0]
+    together = (comparison["benchmark"] == ALL) & (comparison["control"] == control)
+    summaries = {}
+    for path in inputs["summaries"]:
+        student = "/".join(Path(path).parts[-4:-1])
+        summaries[student] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return {
+        "findings": findings(comparison[together], colours),
+        "details": findings(comparison[~together], colours),
+        "comparisons": len(comparison),
+        "differences": pictures["differences"],
+        "student_comparison": student_comparison(comparison, teachers, labels, 1 - study["statistics"]["confidence"]),
+        "tables": [
+            paper_table(
+                pd.read_csv(inputs["table1"]),
+                "Table 1. Pass@1 in percent, ± standard error over problems.",
+                teachers,
+                benchmarks,
+            ),
+            paper_table(pd.read_csv(inputs["table2"]), "Table 2. Mean output tokens per sample.", teachers, benchmarks),
+        ],
+        "students": student_scores(pd.read_csv(inputs["scores"], dtype={"seed": str}), teachers, labels),
+        "training": training_costs(summaries, teachers),
+    }
+
+
+def environment(folder: Path) -> Environment:
+    """The template engine: everything is escaped, and a name the page lacks is an error."""
+    loader = FileSystemLoader(folder)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+
+
+def main(inputs: Mapping[str, Any], output: str, study: Mapping[str, Any]) -> None:
+    """Write the page. ``study`` is the whole configuration as plain types."""
+    template = Path(inputs["template"])
+    page = build(inputs, study, Path(output).parent)
+    css = Markup(Path(inputs["css"]).read_text(encoding="utf-8"))  # our own file: nothing in it to escape
+    write_text(output, environment(template.parent).get_template(template.name).render(page, css=css))
+
+
+if "snakemake" in globals():
+    from whichteacher.rule import logged
+
+    with logged(snakemake):  # noqa: F821
+        main(dict(snakemake.input.items()), snakemake.output[0], snakemake.params.study)  # noqa: F821
