@@ -9,7 +9,6 @@ benchmarks) the first is complete, and the others hold what differs from the def
 from __future__ import annotations
 
 import json
-import re
 import sys
 import textwrap
 from pathlib import Path
@@ -30,20 +29,8 @@ _WIDTH = 120
 
 def scalar(value: Any) -> str:
     """A value on one line, as YAML; lists and mappings in flow style."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {scalar(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(scalar, value)) + "]"
-    if isinstance(value, float):
-        text = repr(value)
-        return text if "." in text or "e" not in text else text.replace("e", ".0e")  # YAML 1.1 wants the point
-    if (
-        isinstance(value, str)
-        and re.fullmatch(r"[A-Za-z./][A-Za-z0-9 ./_-]*", value)
-        and yaml.safe_load(value) == value
-    ):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    inside = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, sort_keys=False, width=2**31)
+    return inside.strip()[1:-1]
 
 
 def yaml_lines(block: BaseModel, indent: int, complete: bool) -> list[str]:

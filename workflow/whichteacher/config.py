@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -506,5 +507,5 @@ def _missing_folders(study: Study) -> list[str]:
     return [
         f"config key {key} (value {value!r}): no such folder: put the model there or correct the path"
         for key, value in wanted.items()
-        if not locate(value).is_dir()
+        if not Path(locate(value)).is_dir()
     ]

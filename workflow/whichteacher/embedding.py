@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
+from whichteacher.places import locate
 from whichteacher.rule import InputError
 from whichteacher.words import split_words
 
@@ -102,6 +103,7 @@ def load_sentence_encoder(model: str, revision: str | None) -> Encoder:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        model = locate(model)
         pooling = json.loads(Path(cached_file(model, "1_Pooling/config.json", revision=revision)).read_text("utf-8"))
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         dtype = torch.float16 if device == "cuda" else torch.float32

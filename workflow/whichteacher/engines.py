@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from whichteacher.places import locate
 from whichteacher.rule import InputError, Progress
 from whichteacher.store import Store, digest, model_digest
 
@@ -153,7 +154,8 @@ def _generate(missing: dict[str, Request], spec: EngineSpec) -> Iterator[dict[st
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    if Path(spec.model).is_dir():
+    model = locate(spec.model)
+    if Path(model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from vllm import LLM, SamplingParams
@@ -162,7 +164,7 @@ def _generate(missing: dict[str, Request], spec: EngineSpec) -> Iterator[dict[st
     on_gpu = torch.cuda.is_available()
     try:
         llm = LLM(
-            model=spec.model,
+            model=model,
             revision=spec.revision,
             dtype=spec.dtype,
             max_model_len=spec.max_model_len,

@@ -7,8 +7,8 @@ from pathlib import Path
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
-def locate(path: str) -> Path:
-    """The file or folder a configuration names.
+def locate(path: str) -> str:
+    """The file or folder a configuration names; a hub id is returned as it is.
 
     A relative path is seen from the working directory; what is not there is looked for in the project itself, so that
     a study run in another directory (``--directory``) still finds the models the project ships. Tables and parameters
@@ -16,4 +16,4 @@ def locate(path: str) -> Path:
     """
     here = Path(path)
     shipped = _PROJECT / path
-    return shipped if not here.exists() and shipped.exists() else here
+    return str(shipped if not here.exists() and shipped.exists() else here)

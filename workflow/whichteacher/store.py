@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from whichteacher.places import locate
 from whichteacher.tables import atomic_path
 
 RESPONSES = pa.schema(
@@ -68,7 +69,7 @@ def model_digest(model: str, revision: str | None) -> str:
     """
     if revision is not None:
         return digest({"hub": model, "revision": revision})
-    folder = Path(model)
+    folder = Path(locate(model))
     files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
     if not any(path.suffix in (".safetensors", ".bin") for path in files):
         raise FileNotFoundError(f"{model}: no weights (*.safetensors) in this folder")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whichteacher.chat import END_OF_TURN, PADDING, messages
+from whichteacher.places import locate
 from whichteacher.rule import InputError, Progress
 
 if TYPE_CHECKING:
@@ -75,19 +76,19 @@ def load_student(training: Mapping[str, Any]) -> tuple[PreTrainedModel, PreTrain
 
     architecture, base = training["architecture"], training["base"]
     if architecture is not None:
-        tokenizer = AutoTokenizer.from_pretrained(architecture["tokenizer"])
+        tokenizer = AutoTokenizer.from_pretrained(locate(architecture["tokenizer"]))
         check_tokenizer(tokenizer, architecture["tokenizer"])
         return build_model(architecture, tokenizer), tokenizer
     from whichteacher.chat import CHAT_TEMPLATE
 
-    tokenizer = AutoTokenizer.from_pretrained(base["model"], revision=base["revision"])
+    tokenizer = AutoTokenizer.from_pretrained(locate(base["model"]), revision=base["revision"])
     tokenizer.chat_template = CHAT_TEMPLATE
     # Qwen2.5's base tokenizer ends texts with <|endoftext|>, which then serves as padding; turns end with <|im_end|>.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     tokenizer.eos_token = END_OF_TURN
     check_tokenizer(tokenizer, base["model"])
     dtype = {"auto": torch.bfloat16 if training["recipe"]["bf16"] else torch.float32}.get(base["dtype"], base["dtype"])
-    model = AutoModelForCausalLM.from_pretrained(base["model"], revision=base["revision"], dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(locate(base["model"]), revision=base["revision"], dtype=dtype)
     _agree_on_ends(model, tokenizer)
     return model, tokenizer
 

@@ -23,7 +23,9 @@ _COLUMNS = {
     "tests": "tests",
     "constraints": "constraints",
 }
-_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 512}
+#: Hot enough that the teachers err now and then, so that retrying is real; students are sampled as in the paper.
+_TEACHER_SAMPLING = {"temperature": 0.8, "top_p": 1.0, "max_tokens": 512}
+_STUDENT_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 512}
 
 
 def miniature_study() -> Study:
@@ -31,13 +33,13 @@ def miniature_study() -> Study:
     return _study(
         "miniature",
         "results",
-        queries=dict(zip(CATEGORIES, (1250, 160, 160, 160, 160, 160), strict=True)),
+        queries=dict(zip(CATEGORIES, (1350, 100, 100, 100, 100, 100), strict=True)),
         planted=12,
         problems={"easy_math": 100, "hard_math": 60, "code_tasks": 40},
         samples={"easy_math": 2, "hard_math": 4, "code_tasks": 4},
         attempts=[1, 3],
         seeds=[0, 1],
-        max_steps=800,
+        epochs=12,
     )
 
 
@@ -52,7 +54,7 @@ def small_study() -> Study:
         samples={"easy_math": 1, "hard_math": 2, "code_tasks": 1},
         attempts=[1, 1],
         seeds=[0],
-        max_steps=60,
+        epochs=2,
     )
 
 
@@ -66,7 +68,7 @@ def _study(
     samples: dict[str, int],
     attempts: list[int],
     seeds: list[int],
-    max_steps: int,
+    epochs: int,
 ) -> Study:
     made = f"{results}/miniature"
     raw: dict[str, Any] = {
@@ -84,7 +86,7 @@ def _study(
                 }
                 for category in CATEGORIES
             },
-            "decontaminate": {"embedder": "hashed_words"},
+            "decontaminate": {"embedder": "hashed_words", "containment": 0.7},
             "shards": 1,
         },
         "teachers": {
@@ -94,7 +96,7 @@ def _study(
                 "label": label,
                 "colour": colour,
                 "max_model_len": 1024,
-                "sampling": _SAMPLING,
+                "sampling": _TEACHER_SAMPLING,
                 "attempts": attempts,
             }
             for teacher, (label, colour) in _TEACHERS.items()
@@ -111,11 +113,11 @@ def _study(
             "architecture": {"tokenizer": "./resources/teachers/tokenizer"},
             "seeds": seeds,
             "recipe": {
-                "learning_rate": 8e-3,
-                "max_steps": max_steps,
-                "batch_size": 16,
-                "micro_batch_size": 4,
-                "max_length": 512,
+                "learning_rate": 5e-3,
+                "epochs": epochs,
+                "batch_size": 4,
+                "micro_batch_size": 1,
+                "max_length": 384,
                 "bf16": False,
                 "gradient_checkpointing": False,
             },
@@ -134,10 +136,10 @@ def _study(
                 }
                 for benchmark, (label, role, category) in _BENCHMARKS.items()
             },
-            "sampling": _SAMPLING,
+            "sampling": _STUDENT_SAMPLING,
             "max_model_len": 1024,
             "dtype": "float32",
         },
-        "figures": {"length_bin": 32, "smoothing": 20},
+        "figures": {"length_bin": 16, "smoothing": 20},
     }
     return Study.model_validate(raw)

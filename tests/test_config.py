@@ -1,0 +1,238 @@
+"""The configuration: its models, its messages, the generated files and the documentation."""
+
+import copy
+import functools
+import json
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import render_config
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from whichteacher.config import UNPINNED, ConfigError, Study, check_config, unpinned_revisions
+from whichteacher.places import locate
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+
+
+@functools.cache
+def shipped(name: str) -> dict:
+    return yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8"))
+
+
+def change(config: dict, path: str, value: object) -> dict:
+    """A copy of ``config`` with ``value`` at the dotted ``path``; ``...`` removes the key."""
+    changed = copy.deepcopy(config)
+    *parents, last = path.split(".")
+    block = changed
+    for key in parents:
+        block = block[key]
+    if value is ...:
+        del block[last]
+    else:
+        block[last] = value
+    return changed
+
+
+def complaint(config: dict, folders: bool = False) -> str:
+    with pytest.raises(ConfigError) as error:
+        check_config(config, folders=folders)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configurations_are_valid(name):
+    assert check_config(shipped(name), folders=False).study
+
+
+@pytest.mark.parametrize(("path", "text"), render_config.rendered().items())
+def test_generated_files_are_up_to_date(path, text):
+    assert (ROOT / path).read_text(encoding="utf-8") == text, "run `make config`"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configurations_name_their_schema(name):
+    first = (ROOT / "config" / name).read_text(encoding="utf-8").split("\n")[0]
+    schema = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)[1]
+    assert json.loads((ROOT / "config" / schema).read_text(encoding="utf-8"))["title"] == "Study"
+
+
+def test_shipped_configurations_keep_their_results_apart():
+    assert len({shipped(name).get("results", "results") for name in SHIPPED}) == len(SHIPPED)
+
+
+FAULTS = [
+    ("figures.smothing", 3, "figures.smothing: unknown key (value 3): remove it or correct its spelling"),
+    ("colour", "red", "colour: unknown key (value 'red')"),
+    ("study", ..., "study: missing: add it"),
+    ("corpus.shards", "many", "corpus.shards (value 'many'): Input should be a valid integer"),
+    ("corpus.shards", 0, "corpus.shards (value 0): Input should be greater than or equal to 1"),
+    ("teachers", {}, "teachers"),
+    ("teachers.steps.colour", "blue", "teachers.steps.colour (value 'blue')"),
+    ("teachers.steps.attempts", [1, 0], "teachers.steps.attempts.1 (value 0)"),
+    ("teachers.steps.revision", "a" * 40, "teachers.steps: a local folder takes no revision: remove `revision`"),
+    ("teachers.steps.model", "org/name", "teachers.steps: revision None of hub model 'org/name' is no commit: pin one"),
+    ("teachers.steps.traces", "./traces", "teachers.steps: engine `vllm` reads no traces: remove `traces`"),
+    ("teachers.steps.engine", "dataset", "teachers.steps: engine `dataset` needs `traces`"),
+    ("corpus.sources.math.hub", "org/data", "corpus.sources.math: name exactly one of `path` and `hub`"),
+    (
+        "corpus.sources.math.columns.prompt",
+        "q",
+        "corpus.sources.math.columns: name exactly one of `prompt` and `turns`",
+    ),
+    ("curation.perplexity.thresholds", {"nobody": 5.0}, "names 'nobody', which is no teacher: use one of"),
+    ("training.seeds", [1, 1], "training.seeds"),
+    ("training", None, "`training` and `evaluation` come together: give both or neither"),
+    ("evaluation.benchmarks.easy_math.role", "SAT", "evaluation.benchmarks.easy_math.role (value 'SAT')"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), FAULTS)
+def test_a_fault_is_one_line_with_key_value_and_remedy(path, value, expected):
+    if path == "training.seeds":
+        expected = "training: seeds repeat"
+    message = complaint(change(shipped("test.yaml"), path, value))
+    assert "\n" not in message
+    assert message.startswith("config key ")
+    assert expected in message
+    assert "config/README.md" in message
+
+
+def test_several_faults_are_all_told():
+    config = change(change(shipped("test.yaml"), "figures.smothing", 3), "corpus.shards", 0)
+    assert len(complaint(config).splitlines()) == 2
+
+
+def test_a_missing_model_folder_is_told():
+    config = change(shipped("test.yaml"), "teachers.steps.model", "./no/such/model")
+    lines = complaint(config, folders=True).splitlines()
+    assert "config key teachers.steps.model (value './no/such/model'): no such folder: " in lines[0]
+
+
+@given(
+    block=st.sampled_from(["", "corpus", "miniature", "teachers.leaps", "training.recipe", "evaluation.sampling"]),
+    key=st.from_regex(r"x_[a-z_]{1,12}", fullmatch=True),
+    value=st.one_of(st.integers(), st.text(max_size=20), st.lists(st.booleans(), max_size=3)),
+)
+def test_an_unknown_key_is_named_wherever_it_stands(block, key, value):
+    path = f"{block}.{key}".lstrip(".")
+    assert complaint(change(shipped("test.yaml"), path, value)).startswith(f"config key {path}: unknown key")
+
+
+def test_unknown_commits_are_told_and_not_more():
+    config = change(shipped("paper.yaml"), "teachers.deepseek_r1.revision", UNPINNED)
+    told = unpinned_revisions(check_config(config, folders=False))
+    assert "teachers.deepseek_r1.revision" in told
+    assert "corpus.decontaminate.embedder_revision" not in told
+    assert unpinned_revisions(check_config(shipped("config.yaml"), folders=False)) == []
+
+
+def blocks(annotation: object) -> list[tuple[type[BaseModel], str]]:
+    """The models of an annotation, with what stands between a key and their keys."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, "")]
+    inside = ".<name>" if typing.get_origin(annotation) is dict else ""
+    return [(model, inside + more) for part in typing.get_args(annotation) for model, more in blocks(part)]
+
+
+def keys(model: type[BaseModel], path: str = "") -> list[tuple[str, str]]:
+    """(section, key) of every key of the configuration."""
+    found = []
+    for key, field in model.model_fields.items():
+        inner = blocks(field.annotation)
+        found += [] if inner else [(path, key)]
+        for block, between in inner:
+            found += keys(block, f"{path}.{key}{between}".lstrip("."))
+    return found
+
+
+def test_every_key_is_documented_and_nothing_else():
+    documented, section = set(), ""
+    for line in (ROOT / "config" / "README.md").read_text(encoding="utf-8").splitlines():
+        if heading := re.match(r"#+ (?:`(.+)`|The study)$", line):
+            section = heading[1] or ""
+        elif (row := re.match(r"\| `(\w+)` \|", line)) and (section or row[1] in Study.model_fields):
+            documented.add((section, row[1]))
+    documented = {
+        (section, key) for section, key in documented if section != "" or key in ("study", "results", "store")
+    }
+    # A block of blocks has a row too (`columns`), which the models know as a section.
+    sections = {section for section, _ in keys(Study)}
+    documented = {(section, key) for section, key in documented if f"{section}.{key}".lstrip(".") not in sections}
+    assert documented == set(keys(Study))
+
+
+def test_every_key_has_a_description():
+    queue = [Study]
+    while queue:
+        for key, field in queue.pop().model_fields.items():
+            assert field.description, key
+            queue += [block for block, _ in blocks(field.annotation)]
+
+
+def unwritten(model: BaseModel, path: str = "") -> list[str]:
+    """Keys with a value that the writer left to its default."""
+    found = []
+    for key in type(model).model_fields:
+        value, here = getattr(model, key), f"{path}.{key}".lstrip(".")
+        if key not in model.model_fields_set:
+            found += [] if value in (None, False, {}, "") else [here]
+        elif isinstance(value, BaseModel):
+            found += unwritten(value, here)
+        elif isinstance(value, dict):
+            for name, entry in value.items():
+                found += unwritten(entry, f"{here}.{name}") if isinstance(entry, BaseModel) else []
+    return found
+
+
+def test_the_papers_settings_are_all_written_out():
+    assert unwritten(check_config(shipped("paper.yaml"), folders=False)) == []
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.from_regex(r"[a-z]\w{0,5}", fullmatch=True), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(value=st.one_of(values, st.sampled_from(["yes", "null", "1e3", "0x1F", "./a b", "#a", "2024-10-01", "~", " a"])))
+def test_rendered_values_read_back(value):
+    assert yaml.safe_load(f"key: {render_config.scalar(value)}") == {"key": value}
+
+
+def test_a_shipped_folder_is_found_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(locate("./workflow/rules")).samefile(ROOT / "workflow" / "rules")
+    (tmp_path / "workflow" / "rules").mkdir(parents=True)
+    assert Path(locate("./workflow/rules")).samefile(tmp_path / "workflow" / "rules")
+    assert locate("org/name") == "org/name"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("figures.smothing", 3, "config key figures.smothing: unknown key (value 3): remove it"),
+        ("corpus.shards", "many", "config key corpus.shards (value 'many'): "),
+        ("teachers.steps.model", "./no/such/model", "teachers.steps.model (value './no/such/model'): no such folder"),
+    ],
+)
+def test_snakemake_shows_the_line_and_no_traceback(tmp_path, path, value, expected):
+    file = tmp_path / "my.yaml"
+    file.write_text(yaml.safe_dump(change(shipped("test.yaml"), path, value)), encoding="utf-8")
+    command = [sys.executable, "-m", "snakemake", "-n", "-s", ROOT / "Snakefile", "--configfile", file, "-d", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert expected in told
+    assert "Traceback" not in told

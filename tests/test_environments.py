@@ -1,0 +1,168 @@
+"""Environments: what is asked for is locked, what is locked is exact, what is imported is there."""
+
+import ast
+import hashlib
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+import lock_environments
+import pytest
+import set_up
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+ENVS = ROOT / "envs"
+WORKFLOW = ROOT / "workflow"
+STAGES = lock_environments.STAGES
+
+#: Modules of packages that differ between a laptop and a GPU machine.
+DISTRIBUTIONS = {"vllm": "vllm"}
+
+
+def wanted(name: str) -> list[Requirement]:
+    lines = (line.split("#")[0].strip() for line in (ENVS / f"{name}.in").read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def locked(name: str) -> dict[str, list[Requirement]]:
+    """The lock's entries by package."""
+    text = (ENVS / f"{name}.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    found: dict[str, list[Requirement]] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line.split(" --hash")[0].strip())
+            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return found
+
+
+@pytest.mark.parametrize("name", lock_environments.names())
+def test_what_is_asked_for_is_locked(name):
+    lock = locked(name)
+    for requirement in wanted(name):
+        if requirement.name == "torch" and name.startswith("laptop"):
+            continue  # its CPU build is installed first, see tools/set_up.py
+        versions = {next(iter(entry.specifier)).version for entry in lock[canonicalize_name(requirement.name)]}
+        assert any(requirement.specifier.contains(version) for version in versions), requirement
+
+
+@pytest.mark.parametrize("name", lock_environments.names())
+def test_everything_is_exact(name):
+    for requirement in [*wanted(name), *(entry for entries in locked(name).values() for entry in entries)]:
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", requirement
+        assert "*" not in specifier.version, requirement
+
+
+@pytest.mark.parametrize("name", lock_environments.names())
+def test_locks_hold_hashes_and_no_place(name):
+    text = (ENVS / f"{name}.txt").read_text(encoding="utf-8").split("\n", 1)[1]
+    for entry in re.split(r"\n(?=\S)", text.strip()):
+        assert re.fullmatch(r"\S+==\S+( ; [^\\]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\s*", entry), entry[:200]
+
+
+def test_no_lock_of_a_laptop_holds_cuda():
+    for name in ("laptop", "laptop-evaluation"):
+        packages = locked(name)
+        assert not {"torch", "triton", "torchvision", "torchaudio", "torchcodec"} & set(packages)
+        assert not [package for package in packages if package.startswith(("nvidia", "cuda"))]
+        assert set_up.pinned(f"{name}.in", "torch") == "torch==2.13.0"
+
+
+def test_math_verify_stands_twice():
+    assert str(locked("verification")["math-verify"][0].specifier) == "==0.9.0"
+    assert str(locked("laptop")["math-verify"][0].specifier) == "==0.9.0"
+    assert str(locked("evaluation")["math-verify"][0].specifier) == "==0.5.2"
+    assert str(locked("laptop-evaluation")["math-verify"][0].specifier) == "==0.5.2"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_its_files(stage):
+    assert (ENVS / f"{stage}.yaml").read_text(encoding="utf-8").count("- nodefaults") == 1
+    digest = hashlib.sha256((ENVS / f"{stage}.txt").read_bytes()).hexdigest()
+    text = lock_environments.POST_DEPLOY.format(stage=stage, digest=digest)
+    assert (ENVS / f"{stage}.post-deploy.sh").read_text(encoding="utf-8") == text, "run `make lock`"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_pin_file_holds_its_yaml(stage):
+    pins = (ENVS / f"{stage}.linux-64.pin.txt").read_text(encoding="utf-8").splitlines()
+    urls = [line for line in pins if line and not line.startswith(("#", "@"))]
+    assert "@EXPLICIT" in pins
+    for url in urls:
+        assert re.fullmatch(r"https://\S+/(linux-64|noarch)/[\w.-]+\.(conda|tar\.bz2)#[0-9a-f]{32}", url), url
+    for name, version in re.findall(r"- (\w+) =(\S+)", (ENVS / f"{stage}.yaml").read_text(encoding="utf-8")):
+        assert any(f"/{name}-{version}-" in url for url in urls), name
+
+
+def imported(path: Path) -> set[str]:
+    """Modules from outside the standard library that a script needs, through the project's own modules."""
+    seen: set[Path] = set()
+    found: set[str] = set()
+    queue = [path]
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                own = WORKFLOW / f"{name.replace('.', '/')}.py"
+                if own.is_file():
+                    queue.append(own)
+                elif not name.startswith("whichteacher"):
+                    found.add(name.split(".")[0])
+    return found - set(sys.stdlib_module_names)
+
+
+def rules() -> dict[str, str]:
+    """Rule -> its text, for rules that make something; the others are names for targets."""
+    found = {}
+    for file in sorted((WORKFLOW / "rules").glob("*.smk")):
+        for text in re.split(r"^\s*rule ", file.read_text(encoding="utf-8"), flags=re.M)[1:]:
+            if re.search(r"^\s+output:", text, re.M):
+                found[text.split(":")[0]] = text
+    return found
+
+
+@pytest.mark.parametrize("rule", rules())
+def test_a_rules_environment_holds_what_its_script_imports(rule):
+    stage = re.search(r'"../../envs/(\w+)\.yaml"', rules()[rule])[1]
+    assert stage in STAGES
+    providers = importlib.metadata.packages_distributions()
+    lock = locked(stage)
+    for module in imported(WORKFLOW / "scripts" / f"{rule}.py"):
+        names = [DISTRIBUTIONS[module]] if module in DISTRIBUTIONS else providers.get(module, [module])
+        assert any(canonicalize_name(name) in lock for name in names), f"add {module} to envs/{stage}.in"
+
+
+def test_a_stamp_belongs_to_its_lock_and_place(tmp_path):
+    venv = tmp_path / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    assert not set_up.is_ready(venv, "laptop")
+    (venv / set_up.STAMP).write_text(set_up.fingerprint(venv, "laptop"))
+    assert not set_up.is_ready(venv, "laptop"), "the interpreter is missing"
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    assert set_up.is_ready(venv, "laptop")
+    assert not set_up.is_ready(venv, "laptop-evaluation")
+    assert not set_up.is_ready(venv.rename(tmp_path / "moved"), "laptop"), "scripts hold the old path"
+
+
+def test_too_little_room_is_one_clear_line():
+    with pytest.raises(SystemExit, match=r"GiB are free in .*, 999999 GiB are needed: make room"):
+        set_up.check_machine(999_999)
+
+
+def test_pip_settings_become_options_of_uv(monkeypatch, tmp_path):
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path} {tmp_path}/more")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    assert set_up.uv_sources() == ["--find-links", str(tmp_path), "--find-links", f"{tmp_path}/more"]
