@@ -1,21 +1,20 @@
 # Measures per trace, summaries and paired comparisons of teachers and students, the ledger of the whole study.
 
 
-def ledger_files() -> list[str]:
-    """Every ledger the configured study writes, in the order the data flows."""
-    return [
-        *collect("<results>/corpus/imported/{source}.ledger.parquet", source=list(STUDY.corpus.sources)),
-        "<results>/corpus/cleaned.ledger.parquet",
-        "<results>/corpus/deduplicated.ledger.parquet",
-        "<results>/corpus/queries.ledger.parquet",
-        *collect("<results>/verification/{teacher}/{shard}/attempts.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
-        *collect("<results>/curation/{teacher}/traces.ledger.parquet", teacher=TEACHERS),
-        *collect(
-            "<results>/datasets/{control}/{teacher}.ledger.parquet",
-            control=STUDY.curation.controls,
-            teacher=TEACHERS,
-        ),
-    ]
+# Every ledger the configured study writes, in the order the data flows.
+LEDGERS = [
+    *collect("<results>/corpus/imported/{source}.ledger.parquet", source=list(STUDY.corpus.sources)),
+    "<results>/corpus/cleaned.ledger.parquet",
+    "<results>/corpus/deduplicated.ledger.parquet",
+    "<results>/corpus/queries.ledger.parquet",
+    *collect("<results>/verification/{teacher}/{shard}/attempts.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
+    *collect("<results>/curation/{teacher}/traces.ledger.parquet", teacher=TEACHERS),
+    *collect(
+        "<results>/datasets/{control}/{teacher}.ledger.parquet",
+        control=STUDY.curation.controls,
+        teacher=TEACHERS,
+    ),
+]
 
 
 rule measure_traces:
@@ -115,7 +114,7 @@ if STUDY.training:
 
 rule reconcile_ledger:
     input:
-        ledgers=ledger_files(),
+        ledgers=LEDGERS,
         code=code("reconcile_ledger"),
     output:
         "<results>/statistics/ledger.csv",
