@@ -45,7 +45,8 @@ def _draw(study):
         [statistics / f"trace_measures/{teacher}.parquet" for teacher in looks],
         [study / f"datasets/{control}/{teacher}.parquet" for teacher in looks],
     )
-    draw_category_shares.main(*traces, PUBLISHED / "fig2_shares.csv", _pictures(study, "category_shares"), looks)
+    shares = _pictures(study, "category_shares")
+    draw_category_shares.main(*traces, PUBLISHED / "fig2_shares.csv", shares, study_tables.LABELS)
     histogram = _pictures(study, "length_histogram")
     draw_length_histogram.main(*traces, PUBLISHED / "fig3_math_lengths.csv", histogram, looks, 32, 10)
     draw_lengths.main(*traces, PUBLISHED / "fig4_lengths.csv", _pictures(study, "lengths"), looks)

@@ -29,7 +29,7 @@ rule draw_category_shares:
     input:
         measures=_MEASURES,
         datasets=_DATASETS,
-        published=PUBLISHED / "fig2_shares.csv",
+        published=from_here(PUBLISHED / "fig2_shares.csv"),
         code=code("draw_category_shares"),
     output:
         svg="<results>/figures/category_shares.svg",
@@ -44,7 +44,7 @@ rule draw_category_shares:
         mem_mb=4000,
         runtime=15,
     params:
-        teachers=lambda wildcards: LOOKS,
+        teachers=lambda wildcards: LABELS,
     script:
         "../scripts/draw_category_shares.py"
 
@@ -53,7 +53,7 @@ rule draw_length_histogram:
     input:
         measures=_MEASURES,
         datasets=_DATASETS,
-        published=PUBLISHED / "fig3_math_lengths.csv",
+        published=from_here(PUBLISHED / "fig3_math_lengths.csv"),
         code=code("draw_length_histogram"),
     output:
         svg="<results>/figures/length_histogram.svg",
@@ -79,7 +79,7 @@ rule draw_lengths:
     input:
         measures=_MEASURES,
         datasets=_DATASETS,
-        published=PUBLISHED / "fig4_lengths.csv",
+        published=from_here(PUBLISHED / "fig4_lengths.csv"),
         code=code("draw_lengths"),
     output:
         svg="<results>/figures/lengths.svg",
@@ -103,7 +103,7 @@ rule draw_perplexities:
     input:
         measures=_MEASURES,
         datasets=_DATASETS,
-        published=PUBLISHED / "fig5_perplexity.csv",
+        published=from_here(PUBLISHED / "fig5_perplexity.csv"),
         code=code("draw_perplexities"),
     output:
         svg="<results>/figures/perplexities.svg",
@@ -128,8 +128,8 @@ if STUDY.training:
     rule draw_scores:
         input:
             scores="<results>/statistics/scores.csv",
-            figure=PUBLISHED / "fig1_scores.csv",
-            table=PUBLISHED / "table1_scores.csv",
+            figure=from_here(PUBLISHED / "fig1_scores.csv"),
+            table=from_here(PUBLISHED / "table1_scores.csv"),
             code=code("draw_scores"),
         output:
             svg="<results>/figures/scores.svg",
@@ -158,7 +158,7 @@ if STUDY.training:
                 teacher=TEACHERS,
                 seed=STUDY.training.seeds,
             ),
-            published=PUBLISHED / "fig6_loss.csv",
+            published=from_here(PUBLISHED / "fig6_loss.csv"),
             code=code("draw_training_loss"),
         output:
             svg="<results>/figures/training_loss.svg",
@@ -205,8 +205,8 @@ if STUDY.training:
     rule write_tables:
         input:
             scores="<results>/statistics/scores.csv",
-            table1=PUBLISHED / "table1_scores.csv",
-            table2=PUBLISHED / "table2_lengths.csv",
+            table1=from_here(PUBLISHED / "table1_scores.csv"),
+            table2=from_here(PUBLISHED / "table2_lengths.csv"),
             code=code("write_tables"),
         output:
             table1_csv="<results>/tables/table1.csv",
@@ -231,8 +231,8 @@ if STUDY.training:
 
 rule build_report:
     input:
-        template=WORKFLOW / "report" / "report.html.j2",
-        css=WORKFLOW / "report" / "report.css",
+        template=from_here(WORKFLOW / "report" / "report.html.j2"),
+        css=from_here(WORKFLOW / "report" / "report.css"),
         teachers="<results>/statistics/teachers.csv",
         teacher_comparison="<results>/statistics/teacher_comparison.csv",
         ledger="<results>/statistics/ledger.csv",

@@ -60,10 +60,10 @@ def prepare(traces: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.D
     return rows[["origin", "pie", "category", "value", "share"]]
 
 
-def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figure:
-    """This run's pies above the paper's."""
+def draw(rows: pd.DataFrame, teachers: Mapping[str, str]) -> Figure:
+    """This run's pies above the paper's; ``teachers`` maps names to labels."""
     pies = {
-        THIS_RUN: {INSTANCES: "Instances"} | {name: f"{teacher['label']} tokens" for name, teacher in teachers.items()},
+        THIS_RUN: {INSTANCES: "Instances"} | {name: f"{label} tokens" for name, label in teachers.items()},
         PAPER: {INSTANCES: "Instances"} | {name: f"{label} tokens" for name, label in PAPER_LABELS.items()},
     }
     columns = max(len(chosen) for chosen in pies.values())
@@ -135,7 +135,7 @@ def main(
     datasets: Sequence[str],
     published: str,
     outputs: Mapping[str, str],
-    teachers: Mapping[str, Mapping[str, str]],
+    teachers: Mapping[str, str],
 ) -> None:
     """Draw the figure and write ``outputs`` (svg, png, csv); ``measures`` and ``datasets`` in the order of ``teachers``."""
     traces = {
