@@ -4,7 +4,7 @@ CONFIG ?= config/config.yaml
 CORES ?= all
 VENV := .venv/bin
 
-.PHONY: help setup study test config lock clean
+.PHONY: help setup study test teachers config lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +19,12 @@ study: setup ## set up, then run the study of CONFIG (default: config/config.yam
 test: setup ## set up, then check format and style, and run the tests
 	@$(VENV)/ruff format --check tests tools workflow
 	@$(VENV)/ruff check tests tools workflow
-	@$(VENV)/snakefmt --quiet --check Snakefile workflow
+	@$(VENV)/snakefmt --check Snakefile workflow
 	@$(VENV)/python -m pytest
+
+teachers: setup ## train the miniature's teachers anew and put them into resources/teachers
+	@$(VENV)/python tools/run_study.py config/config.yaml --cores $(CORES) teachers
+	@$(VENV)/python tools/ship_teachers.py results/miniature/teachers
 
 config: setup ## write config/config.yaml, config/test.yaml and the schema from the configuration's models
 	@$(VENV)/python tools/render_config.py

@@ -111,7 +111,13 @@ def test_published_traces_answer_the_queries_they_belong_to(tmp_path, tiny_model
     turns = [{"role": "user", "content": "Compute  1 + 1."}]
     known = {"query_id": query_id(turns), "turns": turns, "category": "math"}
     unknown = {"query_id": "f" * 32, "turns": turns, "category": "math"}
-    teacher = {"traces": str(tmp_path), "traces_revision": None, "answer_format": "tags", "model": "org/data", "revision": "a" * 40}
+    teacher = {
+        "traces": str(tmp_path),
+        "traces_revision": None,
+        "answer_format": "tags",
+        "model": "org/data",
+        "revision": "a" * 40,
+    }
     (row,) = published_rows([known, unknown], teacher, {"model": str(tiny_model), "revision": None})
     assert (row["query_id"], row["answer"], row["finish_reason"]) == (known["query_id"], "\\boxed{2}", "stop")
 
