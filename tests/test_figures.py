@@ -230,6 +230,15 @@ def test_differences_put_the_teacher_ahead_first(study):
     assert (rows["difference"] >= 0).all() and (rows["low"] <= rows["difference"]).all()
 
 
+@pytest.mark.parametrize(
+    ("low", "p_holm", "expected"),
+    [(1, 0.01, "yet students differ"), (1, 0.2, "may differ"), (-1, 0.01, "No difference")],
+)
+def test_the_headline_is_no_stronger_than_the_numbers(low, p_holm, expected):
+    rows = pd.DataFrame({"low": [low], "high": [9], "p_holm": [p_holm]})
+    assert expected in draw_differences.headline(rows, 0.95)
+
+
 def test_one_teacher_has_no_differences(study):
     comparison = pd.read_csv(study / "statistics/student_comparison.csv").head(0)
     rows = draw_differences.prepare(comparison, study_tables.CONTROL, study_tables.BENCHMARK_LABELS)

@@ -206,7 +206,7 @@ def paper_table(
         "Benchmark",
         "Control",
         *teachers.values(),
-        "In the place of",
+        "In place of",
         *(f"{n} (paper)" for n in PAPER_LABELS.values()),
     )
     return table(title, heads, rows, text=(0, 1, 2 + len(teachers)))

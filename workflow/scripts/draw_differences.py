@@ -53,6 +53,16 @@ def prepare(comparison: pd.DataFrame, control: str, benchmarks: Mapping[str, str
     return pd.concat(parts, ignore_index=True)[columns]
 
 
+def headline(rows: pd.DataFrame, confidence: float) -> str:
+    """What the figure says at a glance: a difference only where an interval excludes zero and Holm's p agrees."""
+    sure = (rows["low"] > 0) | (rows["high"] < 0)
+    if (sure & (rows["p_holm"] < 1 - confidence)).any():
+        return "Every answer verified, yet students differ by teacher"
+    if sure.any():
+        return "Students may differ by teacher: not settled after correction"
+    return "No difference between students is shown"
+
+
 def draw(
     rows: pd.DataFrame, benchmarks: Mapping[str, str], teachers: Mapping[str, Mapping[str, str]], confidence: float
 ) -> Figure:
@@ -84,11 +94,11 @@ def draw(
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(f"Points of pass@1 ahead, with {confidence * 100:g} % interval")
-    found = int(((rows["low"] > 0) | (rows["high"] < 0)).sum())
+    sure = (rows["low"] > 0) | (rows["high"] < 0)
     figure.text(
         _EDGE / _WIDTH,
         1 - 0.3 / height,
-        "Every answer verified, yet students differ by teacher" if found else "No difference between students is shown",
+        headline(rows, confidence),
         fontsize=14,
         fontweight="bold",
         va="center",
@@ -96,7 +106,7 @@ def draw(
     figure.text(
         _EDGE / _WIDTH,
         1 - 0.6 / height,
-        f"{found} of {len(rows)} paired differences have an interval that excludes zero; hollow grey: not shown to differ",
+        f"{sure.sum()} of {len(rows)} paired differences have an interval that excludes zero; hollow grey: not shown to differ",
         color=MUTED,
         fontsize=9.5,
         va="center",
