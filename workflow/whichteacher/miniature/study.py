@@ -108,7 +108,6 @@ def _study(
             },
             "ngrams": {"tokenizer": {"model": "./resources/teachers/tokenizer"}},
         },
-        "statistics": {"resamples": 2000},
         "training": {
             "architecture": {"tokenizer": "./resources/teachers/tokenizer"},
             "seeds": seeds,

@@ -1,0 +1,186 @@
+"""The small study, run for real from its configuration, and what happens when something changes or dies."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from whichteacher.store import Store
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "config" / "test.yaml"
+pytestmark = pytest.mark.study
+
+
+def command(directory: Path, *arguments: str, config: Path = CONFIG) -> list[str]:
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(config)),
+        *("--directory", str(directory), "--cores", "2", *arguments),
+    ]
+
+
+def snakemake(directory: Path, *arguments: str, config: Path = CONFIG) -> str:
+    """Run to the end and return what was printed; a failure fails the test with it."""
+    done = subprocess.run(command(directory, *arguments, config=config), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stdout + done.stderr
+
+
+def planned(text: str) -> dict[str, int]:
+    """Jobs per rule of a dry run."""
+    table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total ", text, re.MULTILINE | re.DOTALL)
+    return {} if table is None else {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
+
+
+def changed(tmp_path: Path, change) -> Path:
+    """The configuration after ``change`` has edited it in place."""
+    raw = yaml.safe_load(CONFIG.read_text())
+    change(raw)
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """The working directory of a finished small study."""
+    directory = tmp_path_factory.mktemp("study")
+    snakemake(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def results(finished) -> Path:
+    return finished / "results" / "test"
+
+
+def test_everything_the_study_promises_is_there(results):
+    assert (results / "report.html").stat().st_size > 50_000
+    for name in ("scores", "category_shares", "length_histogram", "lengths", "perplexities", "training_loss"):
+        for suffix in ("svg", "png", "csv"):
+            assert (results / "figures" / f"{name}.{suffix}").stat().st_size > 0
+    for name in ("table1", "table2"):
+        assert len(pd.read_csv(results / "tables" / f"{name}.csv"))
+    for teacher in ("steps", "recheck", "leaps"):
+        files = sorted(path.name for path in (results / "export" / "parallel" / teacher).glob("*.jsonl"))
+        assert files == ["code.jsonl", "if.jsonl", "math.jsonl", "multiturn.jsonl", "other.jsonl", "science.jsonl"]
+
+
+def test_datasets_are_parallel_and_every_trace_is_verified(results):
+    queries = {}
+    for teacher in ("steps", "recheck", "leaps"):
+        table = pd.read_parquet(results / "datasets" / "parallel" / f"{teacher}.parquet")
+        assert (table["verify_score"] >= 0.9).all() and table["query_id"].is_unique
+        queries[teacher] = set(table["query_id"])
+    assert queries["steps"] == queries["recheck"] == queries["leaps"]
+
+
+def test_the_ledger_balances_and_finds_every_planted_fault(results):
+    lines = pd.read_csv(results / "statistics" / "ledger.csv")
+    counted = lines.groupby(["step", "scope"]).apply(
+        lambda rows: rows.set_index("reason")["rows"].to_dict(), include_groups=False
+    )
+    for counts in counted:
+        assert counts["in"] == sum(rows for reason, rows in counts.items() if reason != "in")
+    planted = json.loads((results / "miniature" / "planted.json").read_text())
+    dropped = pd.concat(pd.read_parquet(path) for path in (results / "corpus").glob("*.dropped.parquet"))
+    reasons = dropped["reason"].value_counts()
+    for kind, reason in (
+        ("url", "url"),
+        ("markdown_table", "markdown_table"),
+        ("garbled", "garbled"),
+        ("empty", "empty"),
+    ):
+        assert reasons[reason] == len(planted[kind])
+
+
+def test_the_first_pass_of_each_query_is_the_one_accepted(results):
+    attempts = pd.read_parquet(results / "verification" / "steps" / "0" / "attempts.parquet")
+    passed = attempts[attempts["verdict"] == "pass"].sort_values("attempt").groupby("query_id").head(1)
+    assert set(passed["attempt_id"]) == set(attempts.loc[attempts["accepted"], "attempt_id"])
+    assert (attempts.loc[attempts["accepted"], "finish_reason"] == "stop").all()
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in snakemake(finished)
+
+
+def test_a_figure_is_redrawn_alone(finished, tmp_path):
+    config = changed(tmp_path, lambda raw: raw["figures"].update(smoothing=3))
+    jobs = planned(snakemake(finished, "-n", config=config))
+    assert set(jobs) == {"draw_training_loss", "build_report", "all"}
+
+
+def test_a_new_teacher_leaves_the_others_alone(finished, tmp_path):
+    def add(raw):
+        raw["teachers"]["fourth"] = raw["teachers"]["steps"] | {"label": "Fourth", "colour": "#333333"}
+
+    text = snakemake(finished, "-n", config=changed(tmp_path, add))
+    jobs = planned(text)
+    rounds = len(yaml.safe_load(CONFIG.read_text())["teachers"]["steps"]["attempts"])
+    assert jobs["generate_responses"] == jobs["verify_responses"] == rounds
+    assert jobs["score_perplexity"] == jobs["curate_traces"] == 1
+    assert "deduplicate_queries" not in jobs
+
+
+def test_more_queries_cost_only_their_own_attempts(finished, tmp_path):
+    directory = tmp_path / "more"
+    shutil.copytree(finished, directory)
+    results = directory / "results" / "test"
+    shard, table = results / "corpus/shards/0.parquet", results / "generation/steps/0/round0.parquet"
+    before = set(pd.read_parquet(shard)["query_id"])
+    old = pd.read_parquet(table).set_index("attempt_id")
+    stored = stored_rows(results)
+
+    def add(raw):
+        raw["miniature"]["queries"]["math"] += 50
+
+    target = str(table.relative_to(directory))
+    snakemake(directory, target, config=changed(tmp_path, add))
+    after = set(pd.read_parquet(shard)["query_id"])
+    new = pd.read_parquet(table).set_index("attempt_id")
+    assert before < after and len(after - before) > 40
+    assert stored_rows(results) - stored == len(new) - len(old) == len(after - before)
+    assert new.loc[old.index, "text"].equals(old["text"])
+
+
+def stored_rows(results: Path) -> int:
+    """Rows of all responses in the store."""
+    return sum(
+        table.num_rows
+        for folder in (results / "store" / "responses").iterdir()
+        for table in Store(results / "store", "responses", folder.name).tables(["key"])
+    )
+
+
+def test_killed_again_and_again_it_ends_with_the_same_tables(finished, tmp_path):
+    """Kill -9 of everything at random moments; what follows the stored text is the same to the byte."""
+    directory = tmp_path / "killed"
+    (directory / "results/test").mkdir(parents=True)
+    shutil.copytree(finished / "results/test/store", directory / "results/test/store")
+    stored = stored_rows(directory / "results/test")
+    until = ("--until", "match_datasets")
+    rng = random.Random(0)
+    for _ in range(4):
+        run = subprocess.Popen(
+            command(directory, *until), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(rng.uniform(6, 14))
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        snakemake(directory, "--unlock")
+    snakemake(directory, *until)
+    for path in sorted((finished / "results/test").glob("datasets/parallel/*.parquet")):
+        again = directory / path.relative_to(finished)
+        assert again.read_bytes() == path.read_bytes(), path.name
+    assert stored_rows(directory / "results/test") == stored
