@@ -161,6 +161,24 @@ def test_too_little_room_is_one_clear_line():
         set_up.check_machine(999_999)
 
 
+def test_a_missing_module_of_python_is_one_clear_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    with pytest.raises(SystemExit, match=r"Python's module ensurepip is missing: install it .*python3-venv"):
+        set_up.check_machine(0)
+
+
+def test_a_machine_without_packages_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr(set_up.platform, "machine", lambda: "arm64")
+    with pytest.raises(SystemExit, match="the packages exist for Linux on x86_64, this is linux on arm64: use"):
+        set_up.check_machine(0)
+
+
+def test_a_failing_step_is_one_clear_line(capfd):
+    with pytest.raises(SystemExit, match=r"could not do this: install it\. The lines above say why; then run it again"):
+        set_up.run("install it", "sh", "-c", "echo no such index >&2; exit 3")
+    assert "no such index" in capfd.readouterr().err
+
+
 def test_pip_settings_become_options_of_uv(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path} {tmp_path}/more")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
