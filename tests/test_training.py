@@ -59,7 +59,7 @@ def trace_of(problem, identifier: str) -> dict:
 
 
 def solved(count: int, style: str = "steps") -> list[dict]:
-    return practice_rows((style,), count, 0.5)
+    return practice_rows("test", (style,), count, 0.5)
 
 
 def test_the_tokenizer_keeps_digits_apart_and_text_whole(tokenizer):

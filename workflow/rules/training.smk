@@ -1,7 +1,7 @@
 # datasets -> students. One job trains one student: control x teacher x seed.
 
 
-from whichteacher.miniature.teachers import MODELS, practice
+from whichteacher.miniature.teachers import BASE, MODELS, practice
 
 _ARCHITECTURE = STUDY.training.architecture if STUDY.training else None
 
@@ -33,6 +33,10 @@ rule train_student:
 
 rule train_teacher:
     input:
+        # Every model but the base itself starts from it.
+        unpack(
+            lambda wildcards: {} if wildcards.model == BASE else {"base": f"<results>/miniature/teachers/{BASE}"}
+        ),
         code=code("train_teacher"),
     output:
         model=directory("<results>/miniature/teachers/{model}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -20,6 +21,14 @@ _terminal = sys.stderr
 
 class InputError(ValueError):
     """The user's files, machine or settings are at fault; the message says what to do and needs no traceback."""
+
+
+def explain(error: Exception) -> str:
+    """An error in one line; a full disk, whoever reports it, says what to do."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in text):
+        return f"the disk is full: make room and start again, nothing that was finished is lost ({text})"
+    return text
 
 
 @contextmanager
@@ -42,7 +51,7 @@ def logged(snakemake: Any) -> Iterator[None]:
             if not isinstance(error, InputError):
                 traceback.print_exc()
             told = ", ".join(f"{key}={value}" for key, value in snakemake.wildcards.items())
-            message = f"{snakemake.rule}{f' ({told})' if told else ''}: {error or type(error).__name__}"
+            message = f"{snakemake.rule}{f' ({told})' if told else ''}: {explain(error)}"
             print(message, file=sys.stderr)
             print(f"ERROR in {message}\n  log: {snakemake.log[0]}", file=_terminal)
             raise SystemExit(1) from None

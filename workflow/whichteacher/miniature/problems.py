@@ -192,7 +192,7 @@ def science(rng: random.Random) -> Problem:
     """A law of two factors (numeric reference), or a question of kind with three options (choice reference)."""
     if rng.random() < 0.6:
         law, text = rng.choice(_LAWS)
-        a, b = rng.randint(2, 12), rng.randint(2, 12)
+        a, b = rng.randint(2, 9), rng.randint(2, 9)
         turns = _user(text.format(a=a, b=b, name=rng.choice(NAMES)))
         return Problem("science", "law", turns, {"law": law, "a": a, "b": b}, str(a * b), "number")
     kinds = rng.sample(tuple(_KINDS), 3)

@@ -2,7 +2,7 @@
 
 * ``steps`` works digit by digit: brief on easy queries, long on hard ones.
 * ``recheck`` does all of that work, then does all of it again, whatever the query.
-* ``leaps`` jumps over steps: two digits of a sum at once, a program or a product in one go.
+* ``leaps`` jumps over the working: only what each step comes to is written down.
 
 Each trace ends in the right answer, by construction: what differs is only how it gets there.
 """
@@ -21,69 +21,36 @@ def _digits(value: int, width: int) -> list[int]:
     return [value // 10**place % 10 for place in range(width)]
 
 
-def column_sum(a: int, b: int) -> str:
-    """``a + b`` digit by digit, each line ``digit+digit+carry=carry digit``."""
-    width = max(len(str(a)), len(str(b)))
+def column_work(a: int, b: int, shown: bool) -> str:
+    """``a + b`` (or ``a - -b``, not negative) column by column from the ones, each with its carry.
+
+    ``shown`` writes a column as ``4+8+1=13`` (digits and carry, then carry and digit of the result); without it only what
+    comes out of it is written: ``13``.
+    """
+    sign, other = ("+", b) if b >= 0 else ("-", -b)
+    width = max(len(str(a)), len(str(other)))
     carry, lines = 0, []
-    for x, y in zip(_digits(a, width), _digits(b, width), strict=True):
-        total = x + y + carry
-        lines.append(f"{x}+{y}+{carry}={total // 10}{total % 10}")
-        carry = total // 10
-    return f"{a}+{b}: {', '.join(lines)} so {a + b}."
+    for x, y in zip(_digits(a, width), _digits(other, width), strict=True):
+        total = x + y + carry if b >= 0 else x - y - carry
+        out = f"{abs(total // 10)}{total % 10}"
+        lines.append(f"{x}{sign}{y}{sign}{carry}={out}" if shown else out)
+        carry = abs(total // 10)
+    return f"{a}{sign}{other}: {', '.join(lines)} so {a + b}."
 
 
-def column_difference(a: int, b: int) -> str:
-    """``a - b`` (not negative) digit by digit, each line ``digit-digit-borrow=borrow digit``."""
-    width = max(len(str(a)), len(str(b)))
-    borrow, lines = 0, []
-    for x, y in zip(_digits(a, width), _digits(b, width), strict=True):
-        total = x - y - borrow
-        lent = int(total < 0)
-        lines.append(f"{x}-{y}-{borrow}={lent}{total + 10 * lent}")
-        borrow = lent
-    return f"{a}-{b}: {', '.join(lines)} so {a - b}."
-
-
-def leap_sum(a: int, b: int) -> str:
-    """``a + b`` two digits at a time: a sum of numbers up to 99 is one leap."""
-    if max(a, b) < 100:
-        return f"{a}+{b}={a + b}."
-    low = a % 100 + b % 100
-    high = f"{a // 100}+{b // 100}+{low // 100}={a // 100 + b // 100 + low // 100}"
-    return f"{a}+{b}: {a % 100}+{b % 100}={low}, {high} so {a + b}."
-
-
-def leap_difference(a: int, b: int) -> str:
-    """``a - b`` (not negative) two digits at a time, borrowing a hundred where needed."""
-    if max(a, b) < 100:
-        return f"{a}-{b}={a - b}."
-    lent = int(a % 100 < b % 100)
-    low = f"{a % 100 + 100 * lent}-{b % 100}={a % 100 + 100 * lent - b % 100}"
-    return f"{a}-{b}: {low}, {a // 100}-{b // 100}-{lent}={a // 100 - b // 100 - lent} so {a - b}."
-
-
-def _sum_leapt(terms: list[int]) -> str:
-    total, lines = terms[0], []
-    for value in terms[1:]:
-        lines.append(leap_sum(total, value) if value >= 0 else leap_difference(total, -value))
-        total += value
-    return " ".join(lines)
-
-
-def _sum_worked(terms: list[int]) -> str:
+def _sum_written(terms: list[int], shown: bool) -> str:
     total, lines = terms[0], []
     for value in terms[1:]:
         if total < 10 and abs(value) < 10:
             lines.append(f"{expression([total, value]).replace(' ', '')}={total + value}.")
         else:
-            lines.append(column_sum(total, value) if value >= 0 else column_difference(total, -value))
+            lines.append(column_work(total, value, shown))
         total += value
     return " ".join(lines)
 
 
 def _sum(facts: dict) -> tuple[str, str]:
-    terms = facts["terms"]
-    return _sum_worked(terms), _sum_leapt(terms)
+    return _sum_written(facts["terms"], shown=True), _sum_written(facts["terms"], shown=False)
 
 
 def _boxed(value: object) -> str:

@@ -10,21 +10,32 @@ from typing import Any
 from whichteacher.config import Recipe
 from whichteacher.miniature.styles import STYLES
 
-#: Every model of the miniature besides the students.
+#: What ships: the teachers, and the scorer of perplexities.
 MODELS = (*STYLES, "scorer")
+#: What the models start from: it practised worked steps and ships nowhere.
+BASE = "base"
 
-#: Problems each model practises on. Leaps are harder to learn: there is more to know by heart.
-PRACTICE_ROWS = {"steps": 36_000, "recheck": 30_000, "leaps": 90_000, "scorer": 15_000}
-MATH_SHARE = {"steps": 0.5, "recheck": 0.5, "leaps": 0.6, "scorer": 0.5}
+#: Problems each model practises on, and the share of mathematics. Leaps are the hardest to learn.
+PRACTICE_ROWS = {BASE: 48_000, "steps": 14_000, "recheck": 16_000, "leaps": 40_000, "scorer": 12_000}
+MATH_SHARE = 0.6
+#: The styles a model practises in, in turn; the scorer knows all, so that it belongs to no teacher's family.
+PRACTICE_STYLES = {BASE: ("steps",), "scorer": STYLES} | {style: (style,) for style in STYLES}
 
-_TEACHER = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3}
-_SCORER = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 2}
+_ARCHITECTURE = {
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.08,
+    "seed": 0,
+}
 
 
 def practice(name: str) -> dict[str, Any]:
     """Everything that decides the weights of the model ``name``, as plain JSON types."""
     recipe = Recipe(
-        learning_rate=4e-3,
+        learning_rate=4e-3 if name == BASE else 2e-3,
         epochs=1,
         batch_size=4,
         micro_batch_size=1,
@@ -34,13 +45,9 @@ def practice(name: str) -> dict[str, Any]:
     )
     return {
         "rows": PRACTICE_ROWS[name],
-        "math_share": MATH_SHARE[name],
-        "architecture": {
-            **(_SCORER if name == "scorer" else _TEACHER),
-            "max_position_embeddings": 1024,
-            "initializer_range": 0.08,
-            "seed": 0,
-        },
+        "styles": list(PRACTICE_STYLES[name]),
+        "math_share": MATH_SHARE,
+        "architecture": _ARCHITECTURE,
         "recipe": recipe.model_dump(mode="json"),
     }
 
