@@ -13,6 +13,7 @@ os.environ.update(PYTHONPATH=str(WORKFLOW))
 os.environ.update(WHICHTEACHER_ENVS=str(WORKFLOW.parent / "envs"))
 
 from whichteacher.config import ConfigError, check_config, unpinned_revisions
+from whichteacher.miniature.teachers import check_digests
 from whichteacher.places import locate
 
 try:
@@ -21,6 +22,9 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 for key in unpinned_revisions(STUDY):
     logger.warning(f"config key {key}: all zeros stand for an unknown commit: pin the one you use before you run this")
+
+if STUDY.miniature and (damaged := check_digests(WORKFLOW.parent / "resources" / "teachers")):
+    raise WorkflowError(damaged)
 
 TEACHERS = list(STUDY.teachers)
 SHARDS = range(STUDY.corpus.shards)

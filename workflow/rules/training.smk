@@ -34,9 +34,7 @@ rule train_student:
 rule train_teacher:
     input:
         # Every model but the base itself starts from it.
-        unpack(
-            lambda wildcards: {} if wildcards.model == BASE else {"base": f"<results>/miniature/teachers/{BASE}"}
-        ),
+        unpack(lambda wildcards: {} if wildcards.model == BASE else {"base": f"<results>/miniature/teachers/{BASE}"}),
         code=code("train_teacher"),
     output:
         model=directory("<results>/miniature/teachers/{model}"),

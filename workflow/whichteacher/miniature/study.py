@@ -105,6 +105,8 @@ def _study(
             "perplexity": {
                 "scorer": {"model": "./resources/teachers/scorer", "dtype": "float32"},
                 "max_length": 1024,
+                # About the highest one in a hundred of each teacher.
+                "thresholds": {"steps": 1.25, "recheck": 1.35, "leaps": 1.7},
             },
             "ngrams": {"tokenizer": {"model": "./resources/teachers/tokenizer"}},
         },

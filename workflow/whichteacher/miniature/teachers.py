@@ -16,7 +16,7 @@ MODELS = (*STYLES, "scorer")
 BASE = "base"
 
 #: Problems each model practises on, and the share of mathematics. Leaps are the hardest to learn.
-PRACTICE_ROWS = {BASE: 48_000, "steps": 14_000, "recheck": 16_000, "leaps": 40_000, "scorer": 12_000}
+PRACTICE_ROWS = {BASE: 48_000, "steps": 32_000, "recheck": 32_000, "leaps": 64_000, "scorer": 12_000}
 MATH_SHARE = 0.6
 #: The styles a model practises in, in turn; the scorer knows all, so that it belongs to no teacher's family.
 PRACTICE_STYLES = {BASE: ("steps",), "scorer": STYLES} | {style: (style,) for style in STYLES}
