@@ -2,8 +2,9 @@
 
     .venv/bin/python tools/repeat_study.py config/config.yaml 1 2 3
 
-Each seed has its own results folder (`results/seed1`, ...), so its corpus, its teachers' responses, its students and their
-scores are all drawn anew; the teachers and the benchmarks stay. Writes `results/seeds.csv`.
+The seed of the configuration uses its results folder, and each other one a folder below it (`results/seed2`, ...): its
+corpus, its teachers' responses, its students and their scores are all drawn anew; the teachers and the benchmarks stay.
+Writes `seeds.csv` beside the results.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ def main(config: Path, seeds: list[int]) -> None:
     base = yaml.safe_load(config.read_text(encoding="utf-8"))
     tables = []
     for seed in seeds:
-        folder = f"results/seed{seed}"
+        folder = base["results"] if seed == base["miniature"]["seed"] else f"{base['results']}/seed{seed}"
         study = moved(base, base["results"], folder)
         study["miniature"]["seed"] = seed
-        path = ROOT / folder / "config.yaml"
+        path = ROOT / base["results"] / f"seed{seed}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
         subprocess.run(
@@ -44,7 +45,7 @@ def main(config: Path, seeds: list[int]) -> None:
         )
         table = pd.read_csv(ROOT / folder / "statistics" / "student_comparison.csv")
         tables.append(table.assign(corpus_seed=seed))
-    pd.concat(tables).to_csv(ROOT / "results" / "seeds.csv", index=False)
+    pd.concat(tables).to_csv(ROOT / base["results"] / "seeds.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -323,4 +323,4 @@ def draw_benchmark(benchmark: str, rng: random.Random) -> Problem:
     if benchmark == "code_tasks":
         return code(rng, rng.choice((2, 3)))
     make = arithmetic if rng.random() < 0.6 else word_problem
-    return make(rng, 2, 2) if benchmark == "easy_math" else make(rng, 3, 3)
+    return make(rng, 2, 2) if benchmark == "easy_math" else make(rng, 3, 2)

@@ -39,7 +39,7 @@ def miniature_study() -> Study:
         samples={"easy_math": 2, "hard_math": 4, "code_tasks": 4},
         attempts=[1, 3],
         seeds=[0, 1],
-        epochs=12,
+        epochs=14,
     )
 
 
@@ -116,7 +116,7 @@ def _study(
             "recipe": {
                 "learning_rate": 5e-3,
                 "epochs": epochs,
-                "batch_size": 4,
+                "batch_size": 3,
                 "micro_batch_size": 1,
                 "max_length": 384,
                 "bf16": False,
