@@ -4,7 +4,8 @@
 
 The seed of the configuration uses its results folder, and each other one a folder below it (`results/seed2`, ...): its
 corpus, its teachers' responses, its students and their scores are all drawn anew; the teachers and the benchmarks stay.
-Writes `seeds.csv` beside the results.
+Writes `seeds.csv` beside the results and prints it as a Markdown table: difference in points of pass@1 with its 95 %
+interval, in bold where the interval excludes zero.
 """
 
 from __future__ import annotations
@@ -29,6 +30,19 @@ def moved(value: Any, old: str, new: str) -> Any:
     return value
 
 
+def markdown(table: pd.DataFrame) -> list[str]:
+    """Lines of a Markdown table: one row per corpus seed and pair of teachers, one column per benchmark."""
+    benchmarks = list(dict.fromkeys(table["benchmark"]))
+    lines = ["| corpus seed | pair | " + " | ".join(benchmarks) + " |", "| ---: | --- |" + " ---: |" * len(benchmarks)]
+    for (seed, a, b), rows in table.groupby(["corpus_seed", "teacher_a", "teacher_b"], sort=False):
+        cells = []
+        for row in rows.set_index("benchmark").loc[benchmarks].itertuples():
+            text = f"{row.difference:+.1f} [{row.low:.1f}, {row.high:.1f}]"
+            cells.append(f"**{text}**" if row.low > 0 or row.high < 0 else text)
+        lines.append(f"| {seed} | {a} - {b} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def main(config: Path, seeds: list[int]) -> None:
     """Run the seeds one after the other; stops at the first that fails."""
     base = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -45,7 +59,9 @@ def main(config: Path, seeds: list[int]) -> None:
         )
         table = pd.read_csv(ROOT / folder / "statistics" / "student_comparison.csv")
         tables.append(table.assign(corpus_seed=seed))
-    pd.concat(tables).to_csv(ROOT / base["results"] / "seeds.csv", index=False)
+    seeds_table = pd.concat(tables)
+    seeds_table.to_csv(ROOT / base["results"] / "seeds.csv", index=False)
+    print("\n".join(markdown(seeds_table)))
 
 
 if __name__ == "__main__":

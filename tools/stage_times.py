@@ -54,7 +54,7 @@ def main(log: Path | None) -> None:
     stage_of, first = stages(), min(start for _, start, _ in done)
     print("| stage | jobs | job seconds | from | to |\n| --- | ---: | ---: | ---: | ---: |")
     rows: dict[str, list[tuple[datetime, datetime]]] = {}
-    for rule, start, end in done:
+    for rule, start, end in (job for job in done if job[0] != "all"):
         rows.setdefault(stage_of.get(rule, "all"), []).append((start, end))
     for stage, spans in sorted(rows.items(), key=lambda item: min(item[1])):
         seconds = sum((end - start).total_seconds() for start, end in spans)
