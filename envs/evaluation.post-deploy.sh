@@ -3,5 +3,5 @@
 # makes a new environment when this file changes, and knows nothing of the list it reads.
 set -euo pipefail
 requirements="${WHICHTEACHER_ENVS:?set by workflow/rules/common.smk}/evaluation.txt"
-echo "da8e67609a0c0b1235b6cb498157b384c3975d6458b814440b4d63ff050fbf42  $requirements" | sha256sum --check --quiet
+echo "d0316f32af492b128e54ded060f6fb0445632639d504c5d4d965e7aa83ec90c5  $requirements" | sha256sum --check --quiet
 python -m pip install --no-deps --no-cache-dir --require-hashes --requirement "$requirements"
