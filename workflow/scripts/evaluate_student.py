@@ -35,7 +35,6 @@ ENVIRONMENT = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it is fetched at import
     "GIT_PYTHON_REFRESH": "quiet",  # else a machine without git cannot import LightEval
     "TOKENIZERS_PARALLELISM": "false",
 }
