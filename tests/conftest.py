@@ -1,10 +1,18 @@
 """What several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from whichteacher.chat import CHAT_TEMPLATE, END_OF_TURN, PADDING, START_OF_TURN
+
+# Continuous integration tries the same examples every time: what it reports is about the change. Elsewhere new examples
+# are tried in every run, and some are slower on a busy machine.
+settings.register_profile("integration", derandomize=True, deadline=None)
+settings.register_profile("everywhere", deadline=None)
+settings.load_profile("integration" if os.environ.get("CI") else "everywhere")
 
 
 @pytest.fixture(scope="session")

@@ -206,7 +206,11 @@ values = st.recursive(
 )
 
 
-@given(value=st.one_of(values, st.sampled_from(["yes", "null", "1e3", "0x1F", "./a b", "#a", "2024-10-01", "~", " a"])))
+@given(
+    value=st.one_of(
+        values, st.sampled_from(["yes", "null", "1e3", "0x1F", "./a b", "#a", "2024-10-01", "~", " a", "\x85"])
+    )
+)
 def test_rendered_values_read_back(value):
     assert yaml.safe_load(f"key: {render_config.scalar(value)}") == {"key": value}
 

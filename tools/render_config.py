@@ -29,7 +29,7 @@ _WIDTH = 120
 
 def scalar(value: Any) -> str:
     """A value on one line, as YAML; lists and mappings in flow style."""
-    inside = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, sort_keys=False, width=2**31)
+    inside = yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=2**31)
     return inside.strip()[1:-1]
 
 
