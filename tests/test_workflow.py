@@ -65,6 +65,15 @@ def test_shipped_configurations_plan_their_whole_study(plans, name):
         assert not {"train_student", "evaluate_student", "score_perplexity"} & set(jobs)
 
 
+def test_no_job_depends_on_where_the_project_lies():
+    """A moved project has the same inputs and outputs as before: Snakemake would re-run everything otherwise."""
+    run = tool("snakemake", "-n", "--forceall", "--configfile", "config/test.yaml")
+    assert run.returncode == 0, run.stdout + run.stderr
+    files = re.findall(r"^    (?:input|output|log): (.*)$", run.stdout + run.stderr, re.M)
+    assert len(files) > 100
+    assert [line for line in files if re.search(r"(^|, )/", line)] == []
+
+
 def test_lint():
     run = tool("snakemake", "--lint", "--configfile", "config/test.yaml")
     assert run.returncode == 0, run.stdout + run.stderr

@@ -19,7 +19,7 @@ if STUDY.evaluation:
         input:
             model="<results>/training/{control}/{teacher}/{seed}/model",
             problems=expand("<results>/corpus/benchmarks/{benchmark}.parquet", benchmark=BENCHMARKS),
-            script=str(WORKFLOW / "scripts" / "evaluate_student.py"),
+            script=from_here(WORKFLOW / "scripts" / "evaluate_student.py"),
             code=code("evaluate_student"),
         output:
             samples=expand(
