@@ -12,7 +12,7 @@ os.environ.update(PYTHONPATH=str(WORKFLOW))
 # Where the post-deploy scripts of the conda environments find their locks.
 os.environ.update(WHICHTEACHER_ENVS=str(WORKFLOW.parent / "envs"))
 
-from whichteacher.config import ConfigError, check_config, unpinned_revisions
+from whichteacher.config import RUNNING, SHOWN, ConfigError, check_config, unpinned_revisions
 from whichteacher.miniature.teachers import check_digests
 from whichteacher.places import locate
 
@@ -27,6 +27,8 @@ if STUDY.miniature and (damaged := check_digests(WORKFLOW.parent / "resources" /
     raise WorkflowError(damaged)
 
 TEACHERS = list(STUDY.teachers)
+# How a teacher is served goes around the rules' parameters: a change of it must re-run nothing.
+config["running"] = {name: teacher.model_dump(mode="json", include=RUNNING) for name, teacher in STUDY.teachers.items()}
 SHARDS = range(STUDY.corpus.shards)
 
 
@@ -61,8 +63,13 @@ def settings(block, exclude=()) -> dict:
     return block.model_dump(mode="json", exclude=set(exclude))
 
 
-def local_model_files(folder: str) -> list[str]:
-    """The files of a local model folder."""
+def teacher_settings(wildcards) -> dict:
+    """What decides what a teacher says, as plain JSON types, for ``params``."""
+    return STUDY.teachers[wildcards.teacher].model_dump(mode="json", exclude=RUNNING | dict.fromkeys(SHOWN, True))
+
+
+def folder_files(folder: str) -> list[str]:
+    """The files of a local folder: of a model, or of published traces."""
     return [from_here(path) for path in sorted(Path(locate(folder)).glob("*")) if path.is_file()]
 
 
@@ -74,10 +81,22 @@ def verdicts_before(wildcards):
     ]
 
 
+def trace_files(wildcards):
+    """The files of published traces that lie in a local folder."""
+    teacher = STUDY.teachers[wildcards.teacher]
+    return [] if teacher.traces_revision else folder_files(teacher.traces)
+
+
+def imported_traces(wildcards):
+    """The published traces of a shard, for a teacher that has some."""
+    published = STUDY.teachers[wildcards.teacher].engine == "dataset"
+    return "<results>/generation/{teacher}/traces/{shard}.parquet" if published else []
+
+
 def teacher_files(wildcards):
     """A local teacher's files: new weights re-run its rounds (and find nothing of the old ones in the store)."""
     teacher = STUDY.teachers[wildcards.teacher]
-    return local_model_files(teacher.model) if teacher.engine == "vllm" and teacher.is_local else []
+    return folder_files(teacher.model) if teacher.is_loaded and teacher.is_local else []
 
 
 wildcard_constraints:

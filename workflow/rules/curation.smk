@@ -9,7 +9,7 @@ rule score_perplexity:
         attempts=_ATTEMPTS,
         queries=_QUERIES,
         scorer=(
-            local_model_files(STUDY.curation.perplexity.scorer.model)
+            folder_files(STUDY.curation.perplexity.scorer.model)
             if STUDY.curation.perplexity and STUDY.curation.perplexity.scorer.is_local
             else []
         ),
@@ -71,7 +71,7 @@ rule curate_traces:
         mem_mb=1000 if STUDY.miniature else 200000,
         runtime=20 if STUDY.miniature else 12 * 60,
     params:
-        teacher=lambda wildcards: settings(STUDY.teachers[wildcards.teacher], exclude={"label", "colour"}),
+        teacher=teacher_settings,
         curation=settings(STUDY.curation, exclude={"controls"}),
     script:
         "../scripts/curate_traces.py"

@@ -1,11 +1,41 @@
 # shards -> attempts, per teacher, shard and round. Responses live in the store; these tables are compactions of it.
 
 
+rule import_traces:
+    input:
+        shards=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
+        traces=trace_files,
+        tokenizer=(
+            folder_files(STUDY.curation.ngrams.tokenizer.model) if STUDY.curation.ngrams.tokenizer.is_local else []
+        ),
+        code=code("import_traces"),
+    output:
+        tables=expand("<results>/generation/{{teacher}}/traces/{shard}.parquet", shard=SHARDS),
+        ledger="<results>/generation/{teacher}/traces.ledger.parquet",
+        dropped="<results>/generation/{teacher}/traces.dropped.parquet",
+    log:
+        "<logs>/import_traces/{teacher}.log",
+    conda:
+        "../../envs/generation.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=24 * 60,
+    params:
+        traces=lambda wildcards: STUDY.teachers[wildcards.teacher].model_dump(
+            include={"traces", "traces_revision", "traces_layout"}
+        ),
+        tokenizer=settings(STUDY.curation.ngrams.tokenizer),
+    script:
+        "../scripts/import_traces.py"
+
+
 rule generate_responses:
     input:
         queries="<results>/corpus/shards/{shard}.parquet",
         verdicts=verdicts_before,
         model=teacher_files,
+        traces=imported_traces,
         code=code("generate_responses"),
     output:
         table="<results>/generation/{teacher}/{shard}/round{round}.parquet",
@@ -17,10 +47,9 @@ rule generate_responses:
     resources:
         mem_mb=3000 if STUDY.miniature else 200000,
         runtime=30 if STUDY.miniature else 24 * 60,
-        gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.teachers[wildcards.teacher].tensor_parallel,
+        gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.teachers[wildcards.teacher].devices,
     params:
-        teacher=lambda wildcards: settings(STUDY.teachers[wildcards.teacher], exclude={"label", "colour"}),
+        teacher=teacher_settings,
         store=STUDY.store,
-        tokenizer=settings(STUDY.curation.ngrams.tokenizer),
     script:
         "../scripts/generate_responses.py"

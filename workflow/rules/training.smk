@@ -9,7 +9,7 @@ _ARCHITECTURE = STUDY.training.architecture if STUDY.training else None
 rule train_student:
     input:
         dataset="<results>/datasets/{control}/{teacher}.parquet",
-        tokenizer=local_model_files(_ARCHITECTURE.tokenizer) if _ARCHITECTURE else [],
+        tokenizer=folder_files(_ARCHITECTURE.tokenizer) if _ARCHITECTURE else [],
         code=code("train_student"),
     output:
         model=directory("<results>/training/{control}/{teacher}/{seed}/model"),

@@ -27,12 +27,12 @@ rule collect_attempts:
     input:
         attempts=lambda wildcards: collect(
             "<results>/generation/{teacher}/{shard}/round{round}.parquet",
-            round=range(len(STUDY.teachers[wildcards.teacher].attempts)),
+            round=range(STUDY.teachers[wildcards.teacher].rounds),
             **dict(wildcards.items()),
         ),
         verdicts=lambda wildcards: collect(
             "<results>/verification/{teacher}/{shard}/round{round}.parquet",
-            round=range(len(STUDY.teachers[wildcards.teacher].attempts)),
+            round=range(STUDY.teachers[wildcards.teacher].rounds),
             **dict(wildcards.items()),
         ),
         shard="<results>/corpus/shards/{shard}.parquet",

@@ -102,10 +102,10 @@ def main(
     tables = read_problems(dict(zip(settings["benchmarks"], problems, strict=True)))
     with tempfile.TemporaryDirectory(prefix="evaluate_student.") as scratch:
         os.environ.update(ENVIRONMENT, HF_DATASETS_CACHE=f"{scratch}/datasets")
-        from whichteacher.engines import EngineSpec
+        from whichteacher.engines.specs import VllmSpec
         from whichteacher.lighteval_backend import Task, run_tasks
 
-        spec = EngineSpec(
+        spec = VllmSpec(
             model=str(model),
             revision=None,
             dtype=settings["dtype"],

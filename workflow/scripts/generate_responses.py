@@ -1,204 +1,252 @@
 """One round of one teacher on one shard: responses to every query that has no accepted attempt yet.
 
-Reads the shard (QUERIES) and the attempts and verdicts of the earlier rounds; writes ATTEMPTS, ordered by query and
-attempt. What is generated lands in the store first; the table is a compaction of it, so a killed job loses at most the
-store's last flush. Engine ``dataset`` reads published traces instead of generating.
+Reads the shard (QUERIES) and the verdicts of the earlier rounds; writes ATTEMPTS, ordered by query and attempt. What is
+generated lands in the store first, and the table is a compaction of it, so a killed job loses at most the store's last
+flush, and a job that finds everything there starts no engine. A teacher of engine ``dataset`` has published traces
+(PUBLISHED, from ``import_traces``) in place of a store.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from whichteacher.chat import messages
-from whichteacher.engines import EngineSpec, Request, Response, respond, settings_of
+from whichteacher.engines.respond import complete, shelf_of
+from whichteacher.engines.specs import OpenaiSpec, Spec, VllmSpec, request_keys
 from whichteacher.places import locate
-from whichteacher.queries import query_id
-from whichteacher.responses import split_response
+from whichteacher.responses import convert_response, split_response
 from whichteacher.rule import InputError
-from whichteacher.schemas import ATTEMPTS, QUERIES, VERDICTS
-from whichteacher.store import digest
-from whichteacher.tables import read_table, write_table
+from whichteacher.schemas import ATTEMPTS, PUBLISHED, QUERIES, VERDICTS
+from whichteacher.store import Store, StoreError, digest
+from whichteacher.tables import read_table, write_batches
 
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-
-
-def open_queries(queries: Iterable[dict[str, Any]], verdicts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The queries that no verdict of an earlier round accepts, in the order of ``query_id``."""
-    solved = {row["query_id"] for row in verdicts if row["verdict"] == "pass"}
-    return sorted((query for query in queries if query["query_id"] not in solved), key=lambda query: query["query_id"])
+#: Rows that are compacted at a time: real traces of 13 kB take some 0.3 GB of memory, with their parts and copies.
+_BATCH_ROWS = 8192
+#: A segment found damaged while it is compacted has its rows generated again, so often.
+_PASSES = 3
 
 
-def attempt_numbers(schedule: list[int], round_: int) -> range:
+class Wanted(NamedTuple):
+    """The responses of a round: per query its id and rendered prompt, and per response its key, by query and attempt."""
+
+    query_ids: list[str]
+    prompts: list[str]
+    attempts: range
+    keys: list[str]
+
+
+def open_queries(queries: pa.Table, verdicts: pa.Table) -> pa.Table:
+    """The ``queries`` that no verdict of an earlier round accepts, in the order of ``query_id``."""
+    solved = verdicts.filter(pc.equal(verdicts["verdict"], "pass"))["query_id"].combine_chunks()
+    return queries.filter(pc.invert(pc.is_in(queries["query_id"], value_set=solved))).sort_by("query_id")
+
+
+def attempt_numbers(schedule: Sequence[int], round_: int) -> range:
     """The attempts drawn in ``round_`` of a schedule: ``[1, 1, 2]`` draws attempts 2 and 3 in round 2."""
     first = sum(schedule[:round_])
     return range(first, first + schedule[round_])
 
 
-def generate(
-    queries: list[dict[str, Any]], teacher: dict[str, Any], attempts: range, store: str, step: str
-) -> list[tuple[dict[str, Any], int, str, Response]]:
-    """(query, attempt, rendered prompt, response) for every query and attempt, through the store."""
-    from transformers import AutoTokenizer
-
-    if not queries:
-        return []
-    tokenizer = AutoTokenizer.from_pretrained(locate(teacher["model"]), revision=teacher["revision"])
-    if tokenizer.chat_template is None:
-        raise InputError(f"{teacher['model']}: the tokenizer has no chat template: give the teacher one that has")
-    wanted = []
-    for query in queries:
-        suffix = teacher["suffixes"].get(query["category"], "")
-        prompt = tokenizer.apply_chat_template(
-            messages(query["turns"], teacher["system_prompt"], suffix), tokenize=False, add_generation_prompt=True
+def spec_of(teacher: Mapping[str, Any], running: Mapping[str, Any]) -> Spec:
+    """The engine's spec of a teacher. ``teacher`` is its configuration block as plain JSON types without the keys of
+    ``running``, which say how it is served and not what it says (:data:`whichteacher.config.RUNNING`)."""
+    sampling = teacher["sampling"]
+    if teacher["engine"] == "vllm":
+        return VllmSpec(
+            model=teacher["model"],
+            revision=teacher["revision"],
+            dtype=teacher["dtype"],
+            max_model_len=teacher["max_model_len"],
+            sampling=sampling,
+            quantization=teacher["quantization"],
+            tensor_parallel=running["tensor_parallel"],
+            pipeline_parallel=running["pipeline_parallel"],
+            data_parallel=running["data_parallel"],
+            arguments=running["vllm_arguments"],
         )
-        wanted += [(query, attempt, prompt) for attempt in attempts]
-    spec = EngineSpec(**{name: teacher[name] for name in EngineSpec.__dataclass_fields__})
-    responses = respond([Request(prompt, attempt) for _, attempt, prompt in wanted], spec, store, step)
-    return [(*want, response) for want, response in zip(wanted, responses, strict=True)]
+    endpoint = {**teacher["endpoint"], **running["endpoint"]}
+    endpoint["served_model"] = endpoint["served_model"] or teacher["model"]
+    return OpenaiSpec(model=teacher["model"], revision=teacher["revision"], sampling=sampling, **endpoint)
 
 
-def traces_folder(traces: str, revision: str | None) -> str:
-    """The folder of published traces, fetched from the hub where ``revision`` says that it lies there."""
-    if revision is None:
-        return locate(traces)
-    from huggingface_hub import snapshot_download
+def render_prompts(queries: pa.Table, teacher: Mapping[str, Any]) -> list[str]:
+    """The prompt of each query, rendered by the chat template of the teacher's tokenizer; for an endpoint that takes
+    messages, their JSON.
+
+    Raises :class:`InputError` where the tokenizer cannot be loaded or has no template, and :class:`ValueError` naming the
+    query that the template cannot render.
+    """
+    chats = (
+        (query_id, messages(turns, teacher["system_prompt"], teacher["suffixes"].get(category, "")))
+        for batch in queries.select(["query_id", "category", "turns"]).to_batches(_BATCH_ROWS)
+        for query_id, category, turns in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    )
+    if teacher["engine"] == "openai" and teacher["endpoint"]["api"] == "chat":
+        return [json.dumps(chat, ensure_ascii=False) for _, chat in chats]
+    from transformers import AutoTokenizer
 
     try:
-        return snapshot_download(traces, repo_type="dataset", revision=revision, allow_patterns="*.jsonl")
-    except Exception as error:
-        raise InputError(
-            f"hub data set {traces} at {revision}: {type(error).__name__}: {error}: check id and revision, and the way "
-            "to the hub; or fetch its files and name their folder"
-        ) from error
+        tokenizer = AutoTokenizer.from_pretrained(locate(teacher["model"]), revision=teacher["revision"])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{teacher['model']}: no usable tokenizer: {error}") from error
+    if tokenizer.chat_template is None:
+        raise InputError(f"{teacher['model']}: the tokenizer has no chat template: give the teacher one that has")
+    prompts = []
+    for query_id, chat in chats:
+        try:
+            prompts.append(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        except Exception as error:
+            raise ValueError(f"query {query_id}: the chat template of {teacher['model']} fails: {error}") from error
+    return prompts
 
 
-def published_responses(folder: str) -> dict[str, dict[str, Any]]:
-    """The released rows in a folder of JSONL files, by ``query_id`` of their dialogue without the last turn.
+def wanted_responses(
+    queries: pa.Table, teacher: Mapping[str, Any], attempts: range, shelf: Store, spec: Spec
+) -> Wanted:
+    """What a round wants of the engine: every attempt of ``attempts`` at every query."""
+    prompts = render_prompts(queries, teacher)
+    key_of = request_keys(shelf.owner, spec.settings())
+    keys = [key_of(prompt, attempt) for prompt in prompts for attempt in attempts]
+    return Wanted(queries["query_id"].to_pylist(), prompts, attempts, keys)
 
-    Raises :class:`InputError` naming file and line of a row that is not in the released schema, or an empty folder.
+
+def missing_responses(wanted: Wanted, shelf: Store) -> dict[str, str]:
+    """Rendered prompts of the wanted responses that are not stored, by key."""
+    absent = (shelf.find(pa.array(wanted.keys, pa.string())).segment < 0).nonzero()[0]
+    each = len(wanted.attempts)
+    return {wanted.keys[place]: wanted.prompts[place // each] for place in absent.tolist()}
+
+
+def attempt_rows(stored: pa.Table, wanted: Wanted, start: int, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of ATTEMPTS for rows of the store: those at the places from ``start`` on of ``wanted.keys``."""
+    each = len(wanted.attempts)
+    places = range(start, start + stored.num_rows)
+    texts, conversions, thinking, answers = [], [], [], []
+    for prompt, text, reasoning in zip(
+        *(stored[name].to_pylist() for name in ("prompt", "text", "reasoning")), strict=True
+    ):
+        text, conversion = convert_response(prompt, text, reasoning, teacher["answer_format"])
+        parts = split_response(text, teacher["answer_format"])
+        texts.append(text)
+        conversions.append(conversion)
+        thinking.append(parts.thinking)
+        answers.append(parts.answer)
+    made = {
+        "attempt_id": stored["key"],
+        "query_id": [wanted.query_ids[place // each] for place in places],
+        "attempt": [wanted.attempts[place % each] for place in places],
+        "text": texts,
+        "thinking": thinking,
+        "answer": answers,
+        "conversion": conversions,
+    }
+    return {name: made.get(name, stored[name] if name in stored.column_names else None) for name in ATTEMPTS.names}
+
+
+def generate(
+    queries: pa.Table,
+    teacher: Mapping[str, Any],
+    attempts: range,
+    spec: Spec,
+    store: str,
+    scratch: Path,
+    step: str,
+    note: str = "",
+) -> Iterator[dict[str, Any]]:
+    """Columns of ATTEMPTS, batch by batch, of every attempt of ``attempts`` at every query: through the store.
+
+    ``scratch`` is a folder that is made and removed; ``note`` ends every progress line. Raises :class:`InputError` where the
+    engine cannot start or cannot go on; what had finished is stored.
     """
-    files = sorted(Path(folder).glob("*.jsonl"))
-    if not files:
-        raise InputError(f"{folder}: no .jsonl file: point the teacher's `traces` at the folder of the published files")
-    found: dict[str, dict[str, Any]] = {}
-    for path in files:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    turns = [
-                        {"role": _ROLES[turn["from"]], "content": turn["value"]}
-                        for turn in json.loads(line)["conversations"]
-                    ]
-                    *before, last = turns
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(f"{path}:{number}: not a row of the released schema ({error!r})") from error
-                found.setdefault(query_id(before), {"text": last["content"], "file": path.name, "line": number})
-    return found
+    shelf = shelf_of(spec, store)
+    wanted = wanted_responses(queries, teacher, attempts, shelf, spec)
+    for left in reversed(range(_PASSES)):
+        missing = missing_responses(wanted, shelf)
+        print(f"{step}: {len(wanted.keys) - len(missing)} of {len(wanted.keys)} responses are in the store")
+        refused = complete(missing, spec, shelf, step, note) if missing else []
+        batches = shelf.ordered(wanted.keys, _BATCH_ROWS, scratch, refused)
+        start = 0
+        try:
+            for stored in batches:
+                yield attempt_rows(stored, wanted, start, teacher)
+                start += stored.num_rows
+            return
+        except StoreError as error:  # before the first batch: everything is read by then
+            if not left:
+                raise
+            print(f"{step}: {error}: generating them again")
 
 
-def generated_rows(
-    responses: list[tuple[dict[str, Any], int, str, Response]], teacher: dict[str, Any], settings: str
-) -> list[dict[str, Any]]:
-    """ATTEMPTS rows of generated responses, without ``teacher``, ``shard`` and ``round``."""
-    rows = []
-    for query, attempt, prompt, response in responses:
-        parts = split_response(response.text, teacher["answer_format"])
-        rows.append(
-            {
-                "attempt_id": response.key,
-                "query_id": query["query_id"],
-                "attempt": attempt,
-                "prompt": prompt,
-                "text": response.text,
-                "thinking": parts.thinking,
-                "answer": parts.answer,
-                "finish_reason": response.finish_reason,
-                "prompt_tokens": response.prompt_tokens,
-                "output_tokens": response.output_tokens,
-                "seconds": response.seconds,
-                "model": teacher["model"],
-                "model_digest": response.model_digest,
-                "engine": response.engine,
-                "engine_version": response.engine_version,
-                "settings": settings,
-            }
-        )
-    return rows
-
-
-def published_rows(
-    queries: list[dict[str, Any]], teacher: dict[str, Any], tokenizer_folder: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """ATTEMPTS rows of published traces for the queries they answer; queries without a trace get no row.
-
-    Lengths are counted with the study's tokenizer; time is unknown and 0. A published trace has no finish reason: it
-    counts as ``stop``, and verification judges its structure.
-    """
-    from transformers import AutoTokenizer
-
-    published = published_responses(traces_folder(teacher["traces"], teacher["traces_revision"]))
-    tokenizer = AutoTokenizer.from_pretrained(locate(tokenizer_folder["model"]), revision=tokenizer_folder["revision"])
-    rows = []
-    for query in queries:
-        trace = published.get(query["query_id"])
-        if trace is None:
-            continue
-        parts = split_response(trace["text"], teacher["answer_format"])
-        prompt = query["turns"][-1]["content"]
-        rows.append(
-            {
-                "attempt_id": digest({"query": query["query_id"], "model": teacher["model"], "text": trace["text"]}),
-                "query_id": query["query_id"],
-                "attempt": 0,
-                "prompt": prompt,
-                "text": trace["text"],
-                "thinking": parts.thinking,
-                "answer": parts.answer,
-                "finish_reason": "stop",
-                "prompt_tokens": len(tokenizer.encode(prompt)),
-                "output_tokens": len(tokenizer.encode(trace["text"])),
-                "seconds": 0.0,
-                "model": teacher["model"],
-                "model_digest": digest({"hub": teacher["model"], "revision": teacher["revision"]}),
-                "engine": "dataset",
-                "engine_version": "published",
-                "settings": json.dumps({"file": trace["file"], "line": trace["line"]}),
-            }
-        )
-    return rows
+def published_rows(queries: pa.Table, published: pa.Table, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of ATTEMPTS of the published traces (PUBLISHED) that answer ``queries``; a query without one gets no row."""
+    wanted = queries["query_id"].combine_chunks()
+    rows = published.filter(pc.is_in(published["query_id"], value_set=wanted))
+    rows = rows.sort_by([("query_id", "ascending"), ("attempt", "ascending")])
+    parts = [split_response(text, "tags") for text in rows["text"].to_pylist()]
+    origin = {"traces": teacher["traces"], "revision": teacher["traces_revision"]}
+    count = rows.num_rows
+    made = {
+        "attempt_id": [
+            digest({**origin, "query": query, "attempt": attempt})
+            for query, attempt in zip(rows["query_id"].to_pylist(), rows["attempt"].to_pylist(), strict=True)
+        ],
+        "thinking": [part.thinking for part in parts],
+        "answer": [part.answer for part in parts],
+        "seconds": [0.0] * count,
+        "devices": [None] * count,
+        "model": [teacher["model"]] * count,
+        "model_digest": [digest({"published": teacher["model"], **origin})] * count,
+        "engine": ["dataset"] * count,
+        "engine_version": ["published"] * count,
+        "hardware": ["unknown"] * count,
+        "settings": [json.dumps({"location": location}) for location in rows["location"].to_pylist()],
+    }
+    return {name: made.get(name, rows[name] if name in rows.column_names else None) for name in ATTEMPTS.names}
 
 
 def main(
     queries: str,
-    verdicts: list[str],
+    verdicts: Sequence[str],
+    traces: str | None,
     output: str,
     name: str,
     teacher: dict[str, Any],
+    running: dict[str, Any],
     shard: int,
     round_: int,
     store: str,
-    tokenizer: dict[str, Any],
 ) -> None:
-    """Write the attempts of one round; see the module's docstring."""
-    rows_in = read_table(queries, QUERIES).to_pylist()
-    earlier = read_table(verdicts, VERDICTS, ["query_id", "verdict"]).to_pylist() if verdicts else []
-    todo = open_queries(rows_in, earlier)
-    if teacher["engine"] == "dataset":
-        rows = published_rows(todo, teacher, tokenizer)
+    """Write the attempts of one round; see the module's docstring. ``traces`` is the table of a teacher that has some."""
+    everything = read_table(queries, QUERIES)
+    open_ = open_queries(everything, read_table(verdicts, VERDICTS, ["query_id", "verdict"]))
+    if traces is not None:
+        batches: Iterable[dict[str, Any]] = [published_rows(open_, read_table(traces, PUBLISHED), teacher)]
     else:
-        spec = EngineSpec(**{field: teacher[field] for field in EngineSpec.__dataclass_fields__})
-        settings = json.dumps(settings_of(spec), sort_keys=True)
-        step = f"generate_responses {name}, shard {shard}, round {round_}"
-        rows = generated_rows(
-            generate(todo, teacher, attempt_numbers(teacher["attempts"], round_), store, step), teacher, settings
+        batches = generate(
+            open_,
+            teacher,
+            attempt_numbers(teacher["attempts"], round_),
+            spec_of(teacher, running),
+            store,
+            Path(f"{output}.scratch"),
+            f"generate_responses {name}, shard {shard}, round {round_}",
+            f"{everything.num_rows - open_.num_rows} of {everything.num_rows} queries solved before",
         )
-    for row in rows:
-        row |= {"teacher": name, "shard": shard, "round": round_}
-    write_table(output, rows, ATTEMPTS, {"teacher": teacher, "shard": shard, "round": round_})
+    place = {"teacher": name, "shard": shard, "round": round_}
+    tables = (
+        pa.table(batch | {column: [value] * len(batch["query_id"]) for column, value in place.items()})
+        for batch in batches
+    )
+    write_batches(output, tables, ATTEMPTS, {"teacher": teacher, "shard": shard, "round": round_})
 
 
-if "snakemake" in globals():
+if (
+    "snakemake" in globals() and __name__ == "__main__"
+):  # vLLM and its replicas import this again in processes of their own
     import os
 
     from whichteacher.rule import logged
@@ -208,11 +256,12 @@ if "snakemake" in globals():
         main(
             snakemake.input.queries,  # noqa: F821
             list(snakemake.input.verdicts),  # noqa: F821
+            snakemake.input.get("traces"),  # noqa: F821
             snakemake.output.table,  # noqa: F821
             snakemake.wildcards.teacher,  # noqa: F821
             snakemake.params.teacher,  # noqa: F821
-            int(snakemake.wildcards.shard),  # noqa: F821
+            snakemake.config["running"][snakemake.wildcards.teacher],  # noqa: F821
+            int(snakemake.wildcards.get("shard", 0)),  # noqa: F821
             int(snakemake.wildcards.round),  # noqa: F821
             snakemake.params.store,  # noqa: F821
-            snakemake.params.tokenizer,  # noqa: F821
         )

@@ -47,6 +47,9 @@ class Sampling(Block):
     max_tokens: Positive = Field(
         49152, description="Longest response, in tokens; a longer one is cut and never passes."
     )
+    stop: list[str] | None = Field(
+        None, description="Texts that end a response, besides the model's own end of turn; vLLM keeps them in the text."
+    )
 
 
 class ModelRef(Block):
@@ -191,27 +194,86 @@ class Prompting(Block):
     )
 
 
+class Endpoint(Block):
+    """An OpenAI-compatible server."""
+
+    base_url: str = Field(pattern=r"^https?://", description="Where it listens, with its `/v1`.")
+    api: Literal["completions", "chat"] = Field(
+        "chat",
+        description="`chat` sends messages and leaves the template to the server; `completions` sends prompts rendered here, "
+        "with the tokenizer of `model`.",
+    )
+    served_model: str | None = Field(None, description="The model's name at the server; none takes `model`.")
+    api_key_env: str | None = Field(
+        None, description="Environment variable that holds the key; none sends no key. Keys never stand in this file."
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further fields of every request, for what a server knows beyond OpenAI's: {top_k: 20}.",
+    )
+    concurrency: Positive = Field(32, description="Requests under way at the same time.")
+    requests_per_minute: Positive | None = Field(None, description="No more requests than that start in a minute.")
+    retries: Annotated[int, Field(ge=0)] = Field(
+        8,
+        description="Further tries after a fault that may pass (429, 5xx, time-outs, broken bodies), ever longer apart.",
+    )
+    timeout_seconds: float = Field(3600.0, gt=0, description="Longest wait for one response.")
+
+
+#: What says how a teacher is served, and not what it says: a change of it re-runs nothing.
+RUNNING = {
+    "tensor_parallel": True,
+    "pipeline_parallel": True,
+    "data_parallel": True,
+    "vllm_arguments": True,
+    "endpoint": {"base_url", "api_key_env", "concurrency", "requests_per_minute", "retries", "timeout_seconds"},
+}
+#: What figures and tables alone use of a teacher.
+SHOWN = {"label", "colour", "price_per_million_tokens", "price_per_device_hour"}
+
+
 class Teacher(ModelRef, Prompting):
     """A model that answers queries."""
 
     label: str = Field(description="Name in figures and tables.")
     colour: Colour = Field(description="Colour in every figure.")
-    engine: Literal["vllm", "dataset"] = Field(
-        "vllm", description="`vllm` generates in process; `dataset` reads published traces as attempts."
+    engine: Literal["vllm", "openai", "dataset"] = Field(
+        "vllm",
+        description="`vllm` generates in process; `openai` asks an OpenAI-compatible endpoint; `dataset` reads published "
+        "traces as attempts.",
     )
+    endpoint: Endpoint | None = Field(None, description="Engine `openai`: the server.")
     traces: str | None = Field(
         None,
-        description="Engine `dataset`: hub data set id, or folder (`./...`), of JSONL files in the released schema "
-        "(conversations, info).",
+        description="Engine `dataset`: hub data set id, or folder (`./...`), of published traces in JSON lines or Parquet.",
     )
     traces_revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set in `traces`.")
+    traces_layout: Literal["am", "am_r1", "open_thoughts", "messages"] = Field(
+        "am",
+        description="`am`: AM-Thinking-v1-Distilled and AM-Qwen3-Distilled (conversations, info); `am_r1`: "
+        "AM-DeepSeek-R1-Distilled-1.4M (messages, info); `open_thoughts`: OpenThoughts (conversations, with thought and "
+        "solution markers); `messages`: Mixture-of-Thoughts and other plain chat messages.",
+    )
     answer_format: Literal["tags", "thinking_only"] = Field(
         "tags",
         description="`tags`: the model writes <think> and <answer> itself; `thinking_only`: it closes </think> and the "
         "rest is the answer (DeepSeek-R1, Qwen3).",
     )
     max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
-    tensor_parallel: Positive = Field(1, description="GPUs one engine spans.")
+    quantization: str | None = Field(
+        None,
+        description="vLLM's name of a quantisation to load the weights in (`fp8`); none takes the weights as saved.",
+    )
+    tensor_parallel: Positive = Field(1, description="GPUs over which each layer is split.")
+    pipeline_parallel: Positive = Field(1, description="Groups of GPUs over which the layers are shared out.")
+    data_parallel: Positive = Field(
+        1, description="Engines side by side in one job, each on tensor_parallel x pipeline_parallel GPUs of its own."
+    )
+    vllm_arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further arguments of vllm.LLM, by its own names, of those that change speed and memory and not what is "
+        "said: {gpu_memory_utilization: 0.95}.",
+    )
     sampling: Sampling = Field(default_factory=Sampling, description="How responses are drawn.")
     attempts: list[Positive] = Field(
         [1, 1, 2, 4], min_length=1, description="Attempts drawn per still open query in each round."
@@ -221,22 +283,41 @@ class Teacher(ModelRef, Prompting):
         ge=0,
         description="Price of a million output tokens, for cost tables; none reports tokens and seconds only.",
     )
+    price_per_device_hour: float | None = Field(
+        None, ge=0, description="Price of a GPU for an hour, for cost tables; give this or the price of tokens."
+    )
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the study loads the weights."""
-        return self.engine == "vllm"
+        """Whether the study loads the weights, or the tokenizer."""
+        return self.engine == "vllm" or (self.endpoint is not None and self.endpoint.api == "completions")
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of generation; published traces are all there in the first."""
+        return 1 if self.engine == "dataset" else len(self.attempts)
+
+    @property
+    def devices(self) -> int:
+        """GPUs that a job of this teacher takes."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel if self.engine == "vllm" else 0
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Teacher:
-        if self.engine == "vllm":
+        if (self.engine == "openai") != (self.endpoint is not None):
+            raise ValueError("engine `openai` and `endpoint` come together: give both or neither")
+        if self.engine != "vllm" and (self.quantization or self.vllm_arguments or self.devices > 1):
+            raise ValueError(f"engine `{self.engine}` loads no model: remove the settings of vLLM")
+        if self.price_per_million_tokens is not None and self.price_per_device_hour is not None:
+            raise ValueError("a teacher has one price: remove price_per_million_tokens or price_per_device_hour")
+        if self.engine != "dataset":
             if self.traces is not None or self.traces_revision is not None:
-                raise ValueError("engine `vllm` reads no traces: remove `traces`, or set engine: dataset")
+                raise ValueError(f"engine `{self.engine}` reads no traces: remove `traces`, or set engine: dataset")
             return self
         if self.traces is None:
-            raise ValueError("engine `dataset` needs `traces`: a hub data set, or a folder of published JSONL files")
-        if self.attempts != [1]:
-            raise ValueError("engine `dataset` holds one attempt per query: set attempts: [1]")
+            raise ValueError("engine `dataset` needs `traces`: a hub data set, or a folder of published files")
+        if "attempts" in self.model_fields_set:
+            raise ValueError("engine `dataset` holds the attempts that were published: remove `attempts`")
         local = self.traces.startswith(("./", "../", "/"))
         if local and self.traces_revision is not None:
             raise ValueError("a local folder of traces takes no revision: remove `traces_revision`")
@@ -246,6 +327,14 @@ class Teacher(ModelRef, Prompting):
                 "40 hex digits, or start a local folder with ./"
             )
         return self
+
+
+class Plan(Block):
+    """The estimate before anything is paid for: `snakemake plan`."""
+
+    queries: Positive = Field(
+        50, description="Queries of the pilot: each teacher answers them first, by its whole schedule of attempts."
+    )
 
 
 class Sandbox(Block):
@@ -429,6 +518,7 @@ class Study(Block):
     )
     corpus: Corpus = Field(description="Queries.")
     teachers: dict[Name, Teacher] = Field(min_length=1, description="Teachers by name, in the order of the figures.")
+    plan: Plan = Field(default_factory=Plan, description="The estimate of `snakemake plan`.")
     verification: Verification = Field(default_factory=Verification, description="What counts as a right answer.")
     curation: Curation = Field(description="Quality filters and datasets.")
     statistics: Statistics = Field(default_factory=Statistics, description="Intervals and tests.")

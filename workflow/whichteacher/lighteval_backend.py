@@ -1,7 +1,7 @@
 """LightEval as the driver of an evaluation: its tasks, prompts, pipeline and metrics around the project's engine and store.
 
 LightEval renders the prompts, decides how many samples a problem gets, and scores them; the responses come from
-:func:`whichteacher.engines.respond`, so a sample that was drawn once is never drawn again. What LightEval 0.13.0 would
+:func:`whichteacher.engines.respond.respond`, so a sample that was drawn once is never drawn again. What LightEval 0.13.0 would
 otherwise do to the numbers, and what stands against it here:
 
 - sample counts hide in metrics: each task has one metric, whose n is the configured number of samples;
@@ -42,7 +42,8 @@ from lighteval.tasks.requests import Doc, SamplingMethod
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from whichteacher.chat import messages
-from whichteacher.engines import EngineSpec, Request, Response, respond
+from whichteacher.engines.respond import Request, Response, respond
+from whichteacher.engines.specs import VllmSpec
 from whichteacher.responses import split_response
 from whichteacher.rule import InputError
 
@@ -163,7 +164,7 @@ class _NoCache:
 class StudentModel(LightevalModel):
     """A student behind LightEval's model interface. ``drawn`` holds its responses by task name and problem."""
 
-    def __init__(self, student: str, spec: EngineSpec, system_prompt: str, store: str | Path) -> None:
+    def __init__(self, student: str, spec: VllmSpec, system_prompt: str, store: str | Path) -> None:
         self.config = ModelConfig(model_name=student, system_prompt=system_prompt or None)
         self.spec, self.store = spec, store
         self.drawn: dict[tuple[str, str], tuple[str, list[Response]]] = {}
@@ -239,7 +240,7 @@ def scored_text(response: Response) -> str:
 
 
 def run_tasks(
-    tasks: Sequence[Task], student: str, spec: EngineSpec, system_prompt: str, store: str | Path, folder: Path
+    tasks: Sequence[Task], student: str, spec: VllmSpec, system_prompt: str, store: str | Path, folder: Path
 ) -> dict[str, dict[str, list[Sample]]]:
     """Draw and score every sample of ``tasks``; ``folder`` is an empty scratch folder.
 

@@ -83,15 +83,32 @@ ATTEMPTS = _schema(
     text=STRING,  # the raw response
     thinking=(STRING, "null"),  # None: the response has no closed thinking part
     answer=(STRING, "null"),  # None: the response has no closed answer part
-    finish_reason=STRING,  # "stop", "length", or the engine's own word
+    conversion=STRING,  # what brought it to the one format, words of whichteacher.responses.CONVERSIONS; "": nothing
+    finish_reason=STRING,  # "stop", "length", "prompt_too_long", "refused", or the engine's own word
     prompt_tokens=INT,
     output_tokens=INT,
-    seconds=FLOAT,  # the batch's wall time shared out by output tokens
+    seconds=FLOAT,  # the engine's wall time shared out by output tokens; 0.0 where nobody measured it
+    devices=(INT, "null"),  # GPUs (or CPU engines) that worked at the same time; None where nobody can know
     model=STRING,
     model_digest=STRING,
     engine=STRING,
     engine_version=STRING,
+    hardware=STRING,
     settings=STRING,  # JSON of everything else in the store's key
+)
+
+PUBLISHED = _schema(
+    query_id=STRING,
+    attempt=INT,  # 0, 1, 2, ...: the answers to a query in the order of files and lines
+    prompt=STRING,  # the dialogue before the response, as JSON
+    text=STRING,  # the response in the project's format
+    conversion=STRING,  # as in ATTEMPTS
+    finish_reason=STRING,  # "stop" where the release does not say
+    prompt_tokens=INT,  # of the study's tokenizer, as output_tokens
+    output_tokens=INT,
+    location=STRING,  # file:line
+    published_score=(FLOAT, "null"),  # the publisher's own verification score
+    published_perplexity=(FLOAT, "null"),
 )
 
 VERDICTS = _schema(

@@ -99,6 +99,28 @@ def write_table(
     return table
 
 
+def write_batches(
+    path: str | os.PathLike[str],
+    batches: Iterable[pa.Table],
+    schema: pa.Schema,
+    provenance: Mapping[str, Any] | None = None,
+) -> int:
+    """:func:`write_table` for more rows than fit into memory: each table of ``batches`` becomes a row group.
+
+    Returns the number of rows. Equal rows in equal batches give equal bytes.
+    """
+    rows = 0
+    described = schema.with_metadata({_PROVENANCE: json.dumps(dict(provenance or {}), sort_keys=True).encode()})
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, described, compression="zstd", compression_level=_ZSTD_LEVEL) as writer,
+    ):
+        for batch in batches:
+            writer.write_table(as_table(batch, schema, str(path)).replace_schema_metadata(described.metadata))
+            rows += batch.num_rows
+    return rows
+
+
 def read_table(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     schema: pa.Schema,

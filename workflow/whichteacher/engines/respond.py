@@ -1,0 +1,118 @@
+"""Responses through the store: an engine starts only for what is missing, and what is finished is durable at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from whichteacher.engines.specs import Engine, OpenaiSpec, Spec, request_keys
+from whichteacher.rule import Progress
+from whichteacher.store import Store
+
+#: A killed job loses at most this much finished work.
+FLUSH_ROWS = 512
+FLUSH_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response wanted: the rendered prompt and which attempt at it this is."""
+
+    prompt: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response, as stored. ``seconds`` is the engine's wall time shared out by output tokens."""
+
+    key: str
+    text: str
+    reasoning: str | None
+    finish_reason: str
+    prompt_tokens: int
+    output_tokens: int
+    seconds: float
+    engine: str
+    engine_version: str
+    model_digest: str
+
+
+def shelf_of(spec: Spec, store: str | os.PathLike[str]) -> Store:
+    """The part of the store that holds the responses of the model of ``spec``."""
+    return Store(store, "responses", spec.owner())
+
+
+def respond(requests: Sequence[Request], spec: Spec, store: str | os.PathLike[str], step: str) -> list[Response]:
+    """Responses to ``requests``, in their order: from the store where they are there, else generated and stored.
+
+    All of them are held in memory; :func:`complete` and :meth:`whichteacher.store.Store.ordered` are for more than fit.
+    Raises :class:`~whichteacher.rule.InputError` where the engine cannot start.
+    """
+    shelf = shelf_of(spec, store)
+    key_of = request_keys(shelf.owner, spec.settings())
+    keys = [key_of(request.prompt, request.attempt) for request in requests]
+    rows = shelf.lookup(keys)
+    missing = {key: request.prompt for key, request in zip(keys, requests, strict=True) if key not in rows}
+    print(f"{step}: {len(keys) - len(missing)} of {len(keys)} responses are in the store")
+    if missing:
+        refused = complete(missing, spec, shelf, step)
+        rows |= shelf.lookup(missing) | {row["key"]: row for row in refused}
+    names = Response.__dataclass_fields__
+    return [Response(**{name: rows[key][name] for name in names}) for key in keys]
+
+
+def complete(missing: Mapping[str, str], spec: Spec, shelf: Store, step: str, note: str = "") -> list[dict[str, Any]]:
+    """Generate the responses to ``missing`` (key: rendered prompt) and store them; ``note`` ends every progress line.
+
+    Returns the rows (schema RESPONSES) of what must not be stored. Whatever ends this early, an error or a signal, what
+    had finished is stored. Raises :class:`~whichteacher.rule.InputError` where the engine cannot start or cannot go on.
+    """
+    began = time.monotonic()
+    engine = _start(spec)
+    print(f"{step}: the engine started in {time.monotonic() - began:.0f} s")
+    settings = json.dumps(spec.settings(), sort_keys=True)
+    common = {"model": spec.model, "model_digest": shelf.owner, "settings": settings, **engine.facts}
+    refused: list[dict[str, Any]] = []
+    unstored: list[dict[str, Any]] = []
+    started = flushed = time.monotonic()
+    tokens = 0
+    with Progress(step, len(missing), "responses") as progress:
+        try:
+            for completion in engine.run(missing):
+                row = {**completion._asdict(), "prompt": missing[completion.key], "seconds": 0.0, **common}
+                (unstored if row.pop("durable") else refused).append(row)
+                tokens += completion.output_tokens
+                now = time.monotonic()
+                rate = f"{tokens / (now - started):.0f} tokens/s"
+                progress.advance(1, f"{rate}, {note}" if note else rate)
+                if len(unstored) >= FLUSH_ROWS or now - flushed > FLUSH_SECONDS:
+                    _share_time(unstored, now - flushed)
+                    shelf.append(unstored)
+                    unstored, flushed = [], now
+        finally:
+            _share_time(unstored, time.monotonic() - flushed)
+            shelf.append(unstored)
+    shelf.consolidate()
+    return refused
+
+
+def _start(spec: Spec) -> Engine:
+    if isinstance(spec, OpenaiSpec):
+        from whichteacher.engines.openai import OpenaiEngine
+
+        return OpenaiEngine(spec)
+    from whichteacher.engines.vllm import VllmEngine
+
+    return VllmEngine(spec)
+
+
+def _share_time(rows: Sequence[dict[str, Any]], seconds: float) -> None:
+    """Share wall time out over the responses that finished in it, by output tokens."""
+    tokens = sum(row["output_tokens"] for row in rows) or 1
+    for row in rows:
+        row["seconds"] = seconds * row["output_tokens"] / tokens

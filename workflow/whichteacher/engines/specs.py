@@ -1,0 +1,134 @@
+"""What decides a response, and the key it is stored under.
+
+A spec says which model answers and how. The part of it that can change what the model says (:meth:`settings`) is in every
+key, together with the model's digest, the rendered prompt and the number of the attempt; how the model is served
+(parallelism, address, patience) is not, so that the same response is found again whoever computed it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from whichteacher.store import digest, model_digest
+
+
+class Completion(NamedTuple):
+    """What an engine gives back for one key.
+
+    ``reasoning`` is what an endpoint hands over apart from the text, None elsewhere. ``finish_reason`` is ``stop``, ``length``,
+    ``prompt_too_long``, or the engine's own word. A completion that is not ``durable`` is not stored: it is the answer of
+    a machine that may answer otherwise tomorrow (a request that an endpoint refused).
+    """
+
+    key: str
+    text: str
+    reasoning: str | None
+    finish_reason: str
+    prompt_tokens: int
+    output_tokens: int
+    durable: bool = True
+
+
+class Engine(Protocol):
+    """A started engine. ``facts`` holds ``engine``, ``engine_version``, ``hardware`` and ``devices`` (GPUs or CPU engines
+    that work at the same time; None where nobody can know)."""
+
+    facts: dict[str, Any]
+
+    def run(self, missing: Mapping[str, str]) -> Any:
+        """Iterate over a :class:`Completion` for each key of ``missing`` (key: rendered prompt), in any order."""
+
+
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` without what is not set: a setting that comes into being later changes no key of those who never use it."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class VllmSpec:
+    """A model that vLLM serves in this process (or in one process per replica)."""
+
+    model: str
+    revision: str | None
+    dtype: str
+    max_model_len: int
+    sampling: dict[str, Any] = field(hash=False)  # temperature, top_p, top_k, max_tokens, stop
+    quantization: str | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)  # further ones of vllm.LLM
+
+    def owner(self) -> str:
+        """The model's digest."""
+        return model_digest(self.model, self.revision)
+
+    def settings(self) -> dict[str, Any]:
+        """The part of the spec that is in every key."""
+        return _known(
+            {
+                "sampling": _known(self.sampling),
+                "max_model_len": self.max_model_len,
+                "dtype": self.dtype,
+                "quantization": self.quantization,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class OpenaiSpec:
+    """A model behind an OpenAI-compatible endpoint.
+
+    ``api`` is ``completions`` (a prompt rendered here) or ``chat`` (messages, rendered there; the prompt is their JSON).
+    """
+
+    model: str
+    revision: str | None
+    sampling: dict[str, Any] = field(hash=False)
+    base_url: str
+    served_model: str
+    api: str
+    extra_body: dict[str, Any] = field(default_factory=dict, hash=False)
+    api_key_env: str | None = None
+    concurrency: int = 32
+    requests_per_minute: int | None = None
+    retries: int = 8
+    timeout_seconds: float = 3600.0
+
+    def owner(self) -> str:
+        """The model's digest: of its weights or commit where they are known, else of its name."""
+        if self.revision is None and not self.model.startswith(("./", "../", "/")):
+            return digest({"served": self.model})
+        return model_digest(self.model, self.revision)
+
+    def settings(self) -> dict[str, Any]:
+        """The part of the spec that is in every key."""
+        return {"sampling": _known(self.sampling), "api": self.api, "extra_body": self.extra_body}
+
+
+Spec = VllmSpec | OpenaiSpec
+
+
+def request_keys(owner: str, settings: Mapping[str, Any]) -> Callable[[str, int], str]:
+    """A function from a rendered prompt and the number of its attempt to the store's key (64 hex digits) of the response
+    of the model ``owner`` under ``settings``."""
+    canonical = json.dumps({"model": owner, **settings}, sort_keys=True, separators=(",", ":"))
+    base = hashlib.sha256(canonical.encode())
+
+    def key(prompt: str, attempt: int) -> str:
+        found = base.copy()
+        # The NUL ends the JSON before it, the fixed width the number: no two requests write the same bytes.
+        found.update(b"\0" + attempt.to_bytes(8, "little"))
+        found.update(prompt.encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
+    return key
+
+
+def request_seed(key: str) -> int:
+    """The seed of the request ``key``: attempts at one prompt differ, and the order of requests does not matter."""
+    return int(key[:15], 16)
