@@ -20,6 +20,7 @@ pathvars:
 include: "workflow/rules/corpus.smk"
 include: "workflow/rules/generation.smk"
 include: "workflow/rules/verification.smk"
+include: "workflow/rules/planning.smk"
 include: "workflow/rules/curation.smk"
 include: "workflow/rules/statistics.smk"
 include: "workflow/rules/training.smk"

@@ -11,7 +11,7 @@ from evaluate_student import parse_arguments, read_problems
 from transformers import AutoTokenizer
 
 from whichteacher.chat import messages
-from whichteacher.engines import EngineSpec, Request, request_key, settings_of
+from whichteacher.engines.specs import VllmSpec, request_keys
 from whichteacher.rule import InputError
 from whichteacher.schemas import BENCHMARK_PROBLEMS, SAMPLES
 from whichteacher.store import Store, model_digest
@@ -85,14 +85,7 @@ def problem_rows(benchmark, category, problems):
 
 
 def spec_of(model):
-    return EngineSpec(
-        str(model),
-        None,
-        SETTINGS["dtype"],
-        SETTINGS["max_model_len"],
-        SETTINGS["tensor_parallel"],
-        SETTINGS["sampling"],
-    )
+    return VllmSpec(str(model), None, SETTINGS["dtype"], SETTINGS["max_model_len"], SETTINGS["sampling"])
 
 
 def store_responses(store, model, category, problems):
@@ -108,9 +101,10 @@ def store_responses(store, model, category, problems):
         for attempt, (text, finish_reason, _) in enumerate(problems[problem["problem_id"]][1]):
             rows.append(
                 {
-                    "key": request_key(Request(prompt, attempt), settings_of(spec), owner),
+                    "key": request_keys(owner, spec.settings())(prompt, attempt),
                     "prompt": prompt,
                     "text": text,
+                    "reasoning": None,
                     "finish_reason": finish_reason,
                     "prompt_tokens": 1,
                     "output_tokens": len(text),
@@ -120,6 +114,7 @@ def store_responses(store, model, category, problems):
                     "engine": "vllm",
                     "engine_version": "vllm 0",
                     "hardware": "none",
+                    "devices": 1,
                     "settings": "{}",
                 }
             )

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import reconcile_ledger
 import study_tables
+import summarise_costs
 import summarise_teachers
 import write_tables
 from matplotlib import image
@@ -98,8 +99,9 @@ def study(tmp_path_factory):
         teacher: [root / f"verification/{teacher}/{shard}/attempts.parquet" for shard in (0, 1)]
         for teacher in study_tables.TEACHERS
     }
-    prices = dict.fromkeys(study_tables.TEACHERS)
-    summarise_teachers.main(collected, queries, measures, statistics / "teachers.csv", CATEGORIES, prices)
+    summarise_teachers.main(collected, queries, measures, statistics / "teachers.csv", CATEGORIES)
+    prices = {name: {"price_per_million_tokens": None, "price_per_device_hour": 2.0} for name in study_tables.TEACHERS}
+    summarise_costs.main(collected, queries, statistics / "costs.csv", CATEGORIES, prices)
     compared = statistics / "teacher_comparison.csv"
     compare_teachers.main(collected, queries, measures, compared, CATEGORIES, 200, 0.95, 0)
     compare_students.main(
@@ -143,7 +145,7 @@ def _report(study, page, training=True):
         "figures": [study / f"figures/{name}.svg" for name in FIGURES if training or name not in students],
         "files": sorted(study.glob("statistics/*.csv")),
     }
-    names = ("teachers", "teacher_comparison", "ledger", "scores", "student_comparison")
+    names = ("teachers", "costs", "teacher_comparison", "ledger", "scores", "student_comparison")
     inputs |= {name: study / f"statistics/{name}.csv" for name in names}
     inputs |= {name: study / f"tables/{name}.csv" for name in ("table1", "table2")}
     build_report.main(inputs, page, config)

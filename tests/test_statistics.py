@@ -5,9 +5,11 @@ import compare_teachers
 import measure_traces
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import reconcile_ledger
 import study_tables
+import summarise_costs
 import summarise_teachers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ from whichteacher.resampling import (
     sign_flip_p,
 )
 from whichteacher.rule import InputError
-from whichteacher.schemas import LEDGER, TRACE_MEASURES
+from whichteacher.schemas import COLLECTED, LEDGER, QUERIES, TRACE_MEASURES
 from whichteacher.tables import read_frame, write_table
 from whichteacher.traces import find_answer
 
@@ -199,24 +201,81 @@ def test_outcomes_count_every_attempt_once(study, outcomes):
 
 
 def test_summary_adds_up(outcomes, measures):
-    found = summarise_teachers.summarise_teachers(
-        outcomes, measures, CATEGORIES, {"steps": None, "recheck": 2.0, "leaps": None}
-    )
+    found = summarise_teachers.summarise_teachers(outcomes, measures, CATEGORIES)
     totals = found[found["category"] == "all"].set_index("teacher")
     parts = found[found["category"] != "all"].groupby("teacher")
-    for column in ("queries", "solved", "attempts", "output_tokens", "curated"):
+    for column in ("queries", "solved", "attempts", "curated"):
         assert parts[column].sum().to_dict() == totals[column].to_dict()
     assert (found["solved"] + found["gave_up"] == found["queries"]).all()
-    recheck = totals.loc["recheck"]
-    assert recheck["price_per_verified"] == pytest.approx(recheck["output_tokens"] * 2e-6 / recheck["solved"])
-    assert np.isnan(totals.loc["steps", "price_per_verified"])
     assert totals.loc["steps", "length_by_difficulty"] > totals.loc["recheck", "length_by_difficulty"]
 
 
-def test_a_teacher_that_solves_nothing_has_no_cost_per_trace(outcomes, measures):
+def test_a_teacher_that_solves_nothing_has_no_length(outcomes, measures):
     frame = outcomes["leaps"].assign(solved=False, accepted_tokens=np.nan, attempts_to_pass=np.nan)
-    row = summarise_teachers.summarise(frame, measures["leaps"].head(0), pd.Series(0.5, index=frame.index), 1.0)
-    assert row["acceptance"] == 0 and np.isnan(row["tokens_per_verified"]) and np.isnan(row["length_mean"])
+    row = summarise_teachers.summarise(frame, measures["leaps"].head(0), pd.Series(0.5, index=frame.index))
+    assert row["acceptance"] == 0 and np.isnan(row["length_mean"])
+
+
+def made_attempts(**changed) -> pd.DataFrame:
+    """Query a: a failure, then a pass; query b: a failure."""
+    columns = {
+        "query_id": ["a", "a", "b"],
+        "accepted": [False, True, False],
+        "prompt_tokens": [10, 10, 20],
+        "output_tokens": [100, 300, 600],
+        "seconds": [1.0, 3.0, 5.0],
+        "devices": [4, 4, 4],
+    }
+    return pd.DataFrame(columns | changed)
+
+
+def made_costs(tmp_path, attempts, **price) -> pd.DataFrame:
+    """The costs of a teacher with these attempts on two shards that are alike but for their queries."""
+    files = []
+    for shard in range(2):
+        rows = attempts.assign(query_id=attempts["query_id"] + str(shard))
+        files.append(tmp_path / f"{shard}.parquet")
+        write_rows(files[-1], rows, COLLECTED)
+        write_rows(
+            tmp_path / f"queries{shard}.parquet",
+            pd.DataFrame({"query_id": [f"a{shard}", f"b{shard}"], "category": ["math", "code"]}),
+            QUERIES,
+        )
+    prices = {"price_per_million_tokens": None, "price_per_device_hour": None} | price
+    queries = [tmp_path / f"queries{shard}.parquet" for shard in range(2)]
+    summarise_costs.main({"t": files}, queries, tmp_path / "costs.csv", CATEGORIES, {"t": prices})
+    return pd.read_csv(tmp_path / "costs.csv").set_index("category")
+
+
+def write_rows(path, rows: pd.DataFrame, schema: pa.Schema) -> None:
+    """``rows`` as a table of ``schema``; other columns are filled with what their type calls nothing."""
+    nothing = {pa.string(): "", pa.int64(): 0, pa.float64(): 0.0, pa.bool_(): False}
+    filled = {field.name: rows.get(field.name, [nothing.get(field.type, [])] * len(rows)) for field in schema}
+    write_table(path, pa.table({name: list(values) for name, values in filled.items()}, schema=schema), schema)
+
+
+def test_costs_count_what_failed_and_are_borne_by_what_was_verified(tmp_path):
+    costs = made_costs(tmp_path, made_attempts(), price_per_million_tokens=2.0)
+    assert list(costs.index) == ["all", "math", "code"]
+    every, math, code = (costs.loc[name] for name in ("all", "math", "code"))
+    assert (every["attempts"], every["verified"], every["output_tokens"], every["prompt_tokens"]) == (6, 2, 2000, 80)
+    assert every["unaccepted_tokens"] == pytest.approx(0.7)
+    assert every["tokens_per_verified"] == 1000
+    assert every["seconds_per_verified"] == 9
+    assert every["device_hours"] == pytest.approx(18 * 4 / 3600)
+    assert every["price"] == pytest.approx(2000 * 2e-6)
+    assert every["price_per_verified"] == pytest.approx(1000 * 2e-6)
+    assert math["seconds_per_verified"] == 4 and math["unaccepted_tokens"] == pytest.approx(0.25)
+    # Nothing was verified: there is no cost per trace, not a cost of nothing.
+    assert code["output_tokens"] == 1200 and np.isnan(code["tokens_per_verified"]) and code["unaccepted_tokens"] == 1
+
+
+def test_hours_of_devices_have_a_price_and_unknown_devices_have_no_hours(tmp_path):
+    costs = made_costs(tmp_path, made_attempts(), price_per_device_hour=36.0)
+    assert costs.loc["math", "price_per_verified"] == pytest.approx(4 * 4 / 3600 * 36.0)
+    unknown = made_costs(tmp_path, made_attempts(devices=[None] * 3), price_per_device_hour=36.0)
+    assert unknown[["device_hours", "price", "price_per_verified"]].isna().all(axis=None)
+    assert unknown.loc["all", "tokens_per_verified"] == 1000
 
 
 def test_teacher_comparison_is_paired(outcomes, measures):

@@ -301,7 +301,7 @@ def shard(tmp_path_factory):
 
     def attempt(identifier, number, text, finish_reason="stop"):
         strings = {name: "" for name in ATTEMPTS.names}
-        numbers = {name: 1 for name in ("prompt_tokens", "output_tokens", "seconds")}
+        numbers = {name: 1 for name in ("prompt_tokens", "output_tokens", "seconds", "devices")}
         return {
             **strings,
             **numbers,

@@ -27,6 +27,10 @@ if STUDY.miniature and (damaged := check_digests(WORKFLOW.parent / "resources" /
     raise WorkflowError(damaged)
 
 TEACHERS = list(STUDY.teachers)
+PRICES = {
+    name: teacher.model_dump(include={"price_per_million_tokens", "price_per_device_hour"})
+    for name, teacher in STUDY.teachers.items()
+}
 # How a teacher is served goes around the rules' parameters: a change of it must re-run nothing.
 config["running"] = {name: teacher.model_dump(mode="json", include=RUNNING) for name, teacher in STUDY.teachers.items()}
 SHARDS = range(STUDY.corpus.shards)
@@ -63,9 +67,14 @@ def settings(block, exclude=()) -> dict:
     return block.model_dump(mode="json", exclude=set(exclude))
 
 
+def teacher_block(name: str) -> dict:
+    """What decides what a teacher says, as plain JSON types."""
+    return STUDY.teachers[name].model_dump(mode="json", exclude=RUNNING | dict.fromkeys(SHOWN, True))
+
+
 def teacher_settings(wildcards) -> dict:
-    """What decides what a teacher says, as plain JSON types, for ``params``."""
-    return STUDY.teachers[wildcards.teacher].model_dump(mode="json", exclude=RUNNING | dict.fromkeys(SHOWN, True))
+    """:func:`teacher_block` of the job's teacher, for ``params``."""
+    return teacher_block(wildcards.teacher)
 
 
 def folder_files(folder: str) -> list[str]:

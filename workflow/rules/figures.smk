@@ -19,6 +19,7 @@ STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training e
 TABLES = ["table1", "table2"] if STUDY.training else []
 STATISTICS = [
     "teachers",
+    "costs",
     "teacher_comparison",
     "ledger",
     *(["scores", "student_comparison"] if STUDY.training else []),
@@ -234,6 +235,7 @@ rule build_report:
         template=from_here(WORKFLOW / "report" / "report.html.j2"),
         css=from_here(WORKFLOW / "report" / "report.css"),
         teachers="<results>/statistics/teachers.csv",
+        costs="<results>/statistics/costs.csv",
         teacher_comparison="<results>/statistics/teacher_comparison.csv",
         ledger="<results>/statistics/ledger.csv",
         contamination="<results>/corpus/contamination.parquet",

@@ -52,9 +52,30 @@ rule summarise_teachers:
         mem_mb=16000,
         runtime=60,
     params:
-        prices={name: teacher.price_per_million_tokens for name, teacher in STUDY.teachers.items()},
+        teachers=TEACHERS,
     script:
         "../scripts/summarise_teachers.py"
+
+
+rule summarise_costs:
+    input:
+        collected=rules.summarise_teachers.input.collected,
+        queries=rules.summarise_teachers.input.queries,
+        code=code("summarise_costs"),
+    output:
+        "<results>/statistics/costs.csv",
+    log:
+        "<logs>/summarise_costs.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        prices=PRICES,
+    script:
+        "../scripts/summarise_costs.py"
 
 
 rule compare_teachers:

@@ -319,26 +319,31 @@ def teacher_comparison(comparison: pd.DataFrame, teachers: Mapping[str, str], ca
     return table(caption, heads, rows, text=(0, 1, 2))
 
 
-def generation_costs(summary: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
-    """What each teacher's traces cost."""
+def generation_costs(costs: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
+    """What each teacher's traces cost, over all categories and in each."""
     rows = [
         (
             teachers[row["teacher"]],
+            row["category"],
             number(row["attempts"]),
             number(row["output_tokens"]),
+            percent(row["unaccepted_tokens"]),
             duration(row["seconds"]),
-            number(row["solved"]),
+            number(row["verified"]),
             number(row["tokens_per_verified"], 1),
             number(row["seconds_per_verified"], 3, "s"),
+            number(1000 * row["device_hours_per_verified"], 3),
             number(1000 * row["price_per_verified"], 2),
         )
-        for row in summary[summary["category"] == ALL].to_dict("records")
+        for row in costs.to_dict("records")
     ]
-    heads = ("Teacher", "Attempts", "Tokens", "Engine time", "Verified", "Tokens per verified", "Time per verified")
+    heads = ("Teacher", "Category", "Attempts", "Tokens", "In vain", "Engine time", "Verified", "Tokens per verified")
+    more = ("Time per verified", "Device-hours per 1,000", "Price per 1,000")
     caption = (
-        "Generation: all attempts, those that failed included. Price per thousand verified traces, where one is set."
+        "Generation: all attempts, those that failed included. In vain: the share of the tokens that went into attempts "
+        "nobody accepted. A device is a GPU, or an engine on CPUs; prices only where the configuration names one."
     )
-    return table(caption, (*heads, "Price per 1,000"), rows)
+    return table(caption, (*heads, *more), rows, text=(0, 1))
 
 
 def engines(collected: Mapping[str, Sequence[str]], teachers: Mapping[str, str]) -> Table:
@@ -501,7 +506,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "summary_by_category": teacher_summary(summary[summary["category"] != ALL], teachers, measured),
         "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
         "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
-        "costs": generation_costs(summary, teachers),
+        "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
         "training": None,
         "ledger": ledger_tables(pd.read_csv(inputs["ledger"])),
         "contamination": contamination_table(inputs["contamination"], labels),

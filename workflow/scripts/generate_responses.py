@@ -9,116 +9,23 @@ flush, and a job that finds everything there starts no engine. A teacher of engi
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from whichteacher.chat import messages
 from whichteacher.engines.respond import complete, shelf_of
-from whichteacher.engines.specs import OpenaiSpec, Spec, VllmSpec, request_keys
-from whichteacher.places import locate
+from whichteacher.engines.specs import Spec
 from whichteacher.responses import convert_response, split_response
-from whichteacher.rule import InputError
+from whichteacher.rounds import Wanted, attempt_numbers, missing_responses, open_queries, spec_of, wanted_responses
 from whichteacher.schemas import ATTEMPTS, PUBLISHED, QUERIES, VERDICTS
-from whichteacher.store import Store, StoreError, digest
+from whichteacher.store import StoreError, digest
 from whichteacher.tables import read_table, write_batches
 
 #: Rows that are compacted at a time: real traces of 13 kB take some 0.3 GB of memory, with their parts and copies.
 _BATCH_ROWS = 8192
 #: A segment found damaged while it is compacted has its rows generated again, so often.
 _PASSES = 3
-
-
-class Wanted(NamedTuple):
-    """The responses of a round: per query its id and rendered prompt, and per response its key, by query and attempt."""
-
-    query_ids: list[str]
-    prompts: list[str]
-    attempts: range
-    keys: list[str]
-
-
-def open_queries(queries: pa.Table, verdicts: pa.Table) -> pa.Table:
-    """The ``queries`` that no verdict of an earlier round accepts, in the order of ``query_id``."""
-    solved = verdicts.filter(pc.equal(verdicts["verdict"], "pass"))["query_id"].combine_chunks()
-    return queries.filter(pc.invert(pc.is_in(queries["query_id"], value_set=solved))).sort_by("query_id")
-
-
-def attempt_numbers(schedule: Sequence[int], round_: int) -> range:
-    """The attempts drawn in ``round_`` of a schedule: ``[1, 1, 2]`` draws attempts 2 and 3 in round 2."""
-    first = sum(schedule[:round_])
-    return range(first, first + schedule[round_])
-
-
-def spec_of(teacher: Mapping[str, Any], running: Mapping[str, Any]) -> Spec:
-    """The engine's spec of a teacher. ``teacher`` is its configuration block as plain JSON types without the keys of
-    ``running``, which say how it is served and not what it says (:data:`whichteacher.config.RUNNING`)."""
-    sampling = teacher["sampling"]
-    if teacher["engine"] == "vllm":
-        return VllmSpec(
-            model=teacher["model"],
-            revision=teacher["revision"],
-            dtype=teacher["dtype"],
-            max_model_len=teacher["max_model_len"],
-            sampling=sampling,
-            quantization=teacher["quantization"],
-            tensor_parallel=running["tensor_parallel"],
-            pipeline_parallel=running["pipeline_parallel"],
-            data_parallel=running["data_parallel"],
-            arguments=running["vllm_arguments"],
-        )
-    endpoint = {**teacher["endpoint"], **running["endpoint"]}
-    endpoint["served_model"] = endpoint["served_model"] or teacher["model"]
-    return OpenaiSpec(model=teacher["model"], revision=teacher["revision"], sampling=sampling, **endpoint)
-
-
-def render_prompts(queries: pa.Table, teacher: Mapping[str, Any]) -> list[str]:
-    """The prompt of each query, rendered by the chat template of the teacher's tokenizer; for an endpoint that takes
-    messages, their JSON.
-
-    Raises :class:`InputError` where the tokenizer cannot be loaded or has no template, and :class:`ValueError` naming the
-    query that the template cannot render.
-    """
-    chats = (
-        (query_id, messages(turns, teacher["system_prompt"], teacher["suffixes"].get(category, "")))
-        for batch in queries.select(["query_id", "category", "turns"]).to_batches(_BATCH_ROWS)
-        for query_id, category, turns in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    )
-    if teacher["engine"] == "openai" and teacher["endpoint"]["api"] == "chat":
-        return [json.dumps(chat, ensure_ascii=False) for _, chat in chats]
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(locate(teacher["model"]), revision=teacher["revision"])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{teacher['model']}: no usable tokenizer: {error}") from error
-    if tokenizer.chat_template is None:
-        raise InputError(f"{teacher['model']}: the tokenizer has no chat template: give the teacher one that has")
-    prompts = []
-    for query_id, chat in chats:
-        try:
-            prompts.append(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-        except Exception as error:
-            raise ValueError(f"query {query_id}: the chat template of {teacher['model']} fails: {error}") from error
-    return prompts
-
-
-def wanted_responses(
-    queries: pa.Table, teacher: Mapping[str, Any], attempts: range, shelf: Store, spec: Spec
-) -> Wanted:
-    """What a round wants of the engine: every attempt of ``attempts`` at every query."""
-    prompts = render_prompts(queries, teacher)
-    key_of = request_keys(shelf.owner, spec.settings())
-    keys = [key_of(prompt, attempt) for prompt in prompts for attempt in attempts]
-    return Wanted(queries["query_id"].to_pylist(), prompts, attempts, keys)
-
-
-def missing_responses(wanted: Wanted, shelf: Store) -> dict[str, str]:
-    """Rendered prompts of the wanted responses that are not stored, by key."""
-    absent = (shelf.find(pa.array(wanted.keys, pa.string())).segment < 0).nonzero()[0]
-    each = len(wanted.attempts)
-    return {wanted.keys[place]: wanted.prompts[place // each] for place in absent.tolist()}
 
 
 def attempt_rows(stored: pa.Table, wanted: Wanted, start: int, teacher: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,7 +163,7 @@ if (
         main(
             snakemake.input.queries,  # noqa: F821
             list(snakemake.input.verdicts),  # noqa: F821
-            snakemake.input.get("traces"),  # noqa: F821
+            snakemake.input.get("traces") or None,  # noqa: F821
             snakemake.output.table,  # noqa: F821
             snakemake.wildcards.teacher,  # noqa: F821
             snakemake.params.teacher,  # noqa: F821

@@ -5,8 +5,7 @@ a CSV with one row per teacher and category. Columns:
 
 queries, solved, gave_up; acceptance (solved / queries); first_pass (share of queries solved by the first attempt);
 attempts, attempts_to_pass (mean over solved queries; the given-up ones are counted in gave_up alone); truncated and
-unknown (shares of the attempts); output_tokens and seconds of all attempts, and both per verified trace; price per
-verified trace where the config names a price; length_mean and length_median (tokens of verified traces);
+unknown (shares of the attempts); length_mean and length_median (tokens of verified traces);
 length_by_difficulty (Spearman correlation of that length with the number of teachers whose first attempt failed);
 curated (traces that passed the quality filters) and perplexity_mean over them.
 """
@@ -37,12 +36,11 @@ def rank_correlation(first: pd.Series, second: pd.Series) -> float:
     return float(stats.spearmanr(first, second).statistic)
 
 
-def summarise(outcomes: pd.DataFrame, measures: pd.DataFrame, hard: pd.Series, price: float | None) -> dict[str, Any]:
-    """The numbers of one teacher on one set of queries. ``price`` is per million output tokens."""
+def summarise(outcomes: pd.DataFrame, measures: pd.DataFrame, hard: pd.Series) -> dict[str, Any]:
+    """The numbers of one teacher on one set of queries."""
     queries, solved = len(outcomes), int(outcomes["solved"].sum())
     lengths = outcomes["accepted_tokens"].dropna()
-    tokens, seconds, attempts = (outcomes[name].sum() for name in ("output_tokens", "seconds", "attempts"))
-    per_trace = 1 / solved if solved else np.nan
+    attempts = outcomes["attempts"].sum()
     return {
         "queries": queries,
         "solved": solved,
@@ -53,11 +51,6 @@ def summarise(outcomes: pd.DataFrame, measures: pd.DataFrame, hard: pd.Series, p
         "attempts_to_pass": outcomes["attempts_to_pass"].mean(),
         "truncated": outcomes["truncated"].sum() / attempts,
         "unknown": outcomes["unknown"].sum() / attempts,
-        "output_tokens": tokens,
-        "seconds": seconds,
-        "tokens_per_verified": tokens * per_trace,
-        "seconds_per_verified": seconds * per_trace,
-        "price_per_verified": np.nan if price is None else tokens * per_trace * price / 1e6,
         "length_mean": lengths.mean(),
         "length_median": lengths.median(),
         "length_by_difficulty": rank_correlation(lengths, hard.loc[lengths.index]),
@@ -70,7 +63,6 @@ def summarise_teachers(
     outcomes: Mapping[str, pd.DataFrame],
     measures: Mapping[str, pd.DataFrame],
     categories: Sequence[str],
-    prices: Mapping[str, float | None],
 ) -> pd.DataFrame:
     """One row per teacher and category that has queries, ``all`` first."""
     hard = difficulty(outcomes)
@@ -82,7 +74,7 @@ def summarise_teachers(
                 chosen = chosen[chosen["category"] == category]
                 traces = traces[traces["category"] == category]
             if len(chosen):
-                row = summarise(chosen, traces, hard, prices[teacher])
+                row = summarise(chosen, traces, hard)
                 rows.append({"teacher": teacher, "category": category, **row})
     return pd.DataFrame(rows)
 
@@ -93,14 +85,13 @@ def main(
     measures: Mapping[str, str],
     output: str,
     categories: Sequence[str],
-    prices: Mapping[str, float | None],
 ) -> None:
     """Summarise the teachers of ``collected`` (files per teacher) and write ``output``."""
     outcomes = {teacher: query_outcomes(files, queries) for teacher, files in collected.items()}
     traces = {
         teacher: read_frame(path, TRACE_MEASURES, ["category", "perplexity"]) for teacher, path in measures.items()
     }
-    write_text(output, summarise_teachers(outcomes, traces, categories, prices).to_csv(index=False))
+    write_text(output, summarise_teachers(outcomes, traces, categories).to_csv(index=False))
 
 
 if "snakemake" in globals():
@@ -108,12 +99,11 @@ if "snakemake" in globals():
     from whichteacher.rule import logged
 
     with logged(snakemake):  # noqa: F821
-        teachers = list(snakemake.params.prices)  # noqa: F821
+        teachers = list(snakemake.params.teachers)  # noqa: F821
         main(
             by_teacher(teachers, snakemake.input.collected),  # noqa: F821
             snakemake.input.queries,  # noqa: F821
             dict(zip(teachers, snakemake.input.measures, strict=True)),  # noqa: F821
             snakemake.output[0],  # noqa: F821
             CATEGORIES,
-            snakemake.params.prices,  # noqa: F821
         )

@@ -248,9 +248,9 @@ class Teacher(ModelRef, Prompting):
         description="Engine `dataset`: hub data set id, or folder (`./...`), of published traces in JSON lines or Parquet.",
     )
     traces_revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set in `traces`.")
-    traces_layout: Literal["am", "am_r1", "open_thoughts", "messages"] = Field(
-        "am",
-        description="`am`: AM-Thinking-v1-Distilled and AM-Qwen3-Distilled (conversations, info); `am_r1`: "
+    traces_layout: Literal["am", "am_r1", "open_thoughts", "messages"] | None = Field(
+        None,
+        description="How `traces` are written. `am`: AM-Thinking-v1-Distilled and AM-Qwen3-Distilled (conversations, info); `am_r1`: "
         "AM-DeepSeek-R1-Distilled-1.4M (messages, info); `open_thoughts`: OpenThoughts (conversations, with thought and "
         "solution markers); `messages`: Mixture-of-Thoughts and other plain chat messages.",
     )
@@ -311,11 +311,13 @@ class Teacher(ModelRef, Prompting):
         if self.price_per_million_tokens is not None and self.price_per_device_hour is not None:
             raise ValueError("a teacher has one price: remove price_per_million_tokens or price_per_device_hour")
         if self.engine != "dataset":
-            if self.traces is not None or self.traces_revision is not None:
+            if self.traces or self.traces_revision or self.traces_layout:
                 raise ValueError(f"engine `{self.engine}` reads no traces: remove `traces`, or set engine: dataset")
             return self
-        if self.traces is None:
-            raise ValueError("engine `dataset` needs `traces`: a hub data set, or a folder of published files")
+        if self.traces is None or self.traces_layout is None:
+            raise ValueError(
+                "engine `dataset` needs `traces`, a hub data set or a folder of published files, and their `traces_layout`"
+            )
         if "attempts" in self.model_fields_set:
             raise ValueError("engine `dataset` holds the attempts that were published: remove `attempts`")
         local = self.traces.startswith(("./", "../", "/"))

@@ -57,6 +57,13 @@ def logged(snakemake: Any) -> Iterator[None]:
             raise SystemExit(1) from None
 
 
+def tell(text: str) -> None:
+    """Print ``text`` where people look: on the terminal, and in the log."""
+    print(text, file=_terminal)
+    if _terminal is not sys.stderr:
+        print(text)
+
+
 class Progress:
     """Rows done of ``total``, their rate and the time left; ``note`` adds the step's own numbers.
 

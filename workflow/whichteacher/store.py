@@ -139,10 +139,11 @@ class Store:
         groups: list[list[Path]] = [[]]
         size = 0
         for path in self._own:
-            size += path.stat().st_size
-            if size > _SEGMENT_BYTES:
+            bytes_ = path.stat().st_size
+            if size + bytes_ > _SEGMENT_BYTES:
                 groups.append([])
                 size = 0
+            size += bytes_
             groups[-1].append(path)
         self._own = []
         for group in groups:

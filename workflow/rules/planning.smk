@@ -1,0 +1,91 @@
+# Before anything is paid for: `snakemake plan` has every teacher answer a few queries, then says what the rest will take.
+
+_GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]
+
+
+def pilot_tables(name: str, kind: str) -> list[str]:
+    """The pilot's tables of one teacher, by round; ``kind`` is ``attempts`` or ``verdicts``."""
+    return [f"{STUDY.results}/plan/{name}/round{round}.{kind}.parquet" for round in range(STUDY.teachers[name].rounds)]
+
+
+def pilot_verdicts_before(wildcards):
+    """The pilot's verdicts of the rounds before this one."""
+    return pilot_tables(wildcards.teacher, "verdicts")[: int(wildcards.round)]
+
+
+rule sample_pilot:
+    input:
+        shards=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
+        code=code("sample_pilot"),
+    output:
+        table="<results>/plan/queries.parquet",
+    log:
+        "<logs>/sample_pilot.log",
+    conda:
+        "../../envs/corpus.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        queries=STUDY.plan.queries,
+    script:
+        "../scripts/sample_pilot.py"
+
+
+# The same jobs as for a shard: what they generate is in the store when the study comes to it.
+use rule generate_responses as generate_pilot with:
+    input:
+        queries="<results>/plan/queries.parquet",
+        verdicts=pilot_verdicts_before,
+        model=teacher_files,
+        code=code("generate_responses"),
+    output:
+        table="<results>/plan/{teacher}/round{round}.attempts.parquet",
+    log:
+        "<logs>/generate_pilot/{teacher}/round{round}.log",
+
+
+use rule verify_responses as verify_pilot with:
+    input:
+        attempts="<results>/plan/{teacher}/round{round}.attempts.parquet",
+        shard="<results>/plan/queries.parquet",
+        code=code("verify_responses"),
+    output:
+        table="<results>/plan/{teacher}/round{round}.verdicts.parquet",
+    log:
+        "<logs>/verify_pilot/{teacher}/round{round}.log",
+
+
+# No output: what is in the store may have changed, so this runs whenever it is asked for.
+rule plan:
+    input:
+        shards=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
+        queries="<results>/plan/queries.parquet",
+        pilots=[path for name in _GENERATING for kind in ("attempts", "verdicts") for path in pilot_tables(name, kind)],
+    log:
+        "<logs>/plan.log",
+    conda:
+        "../../envs/generation.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        pilots={name: (pilot_tables(name, "attempts"), pilot_tables(name, "verdicts")) for name in _GENERATING},
+        verdicts={
+            name: [
+                [
+                    f"{STUDY.results}/verification/{name}/{shard}/round{round}.parquet"
+                    for round in range(STUDY.teachers[name].rounds)
+                ]
+                for shard in SHARDS
+            ]
+            for name in _GENERATING
+        },
+        teachers={name: teacher_block(name) for name in TEACHERS},
+        prices=PRICES,
+        store=STUDY.store,
+        output=f"{STUDY.results}/plan/plan.csv",
+    script:
+        "../scripts/plan.py"
