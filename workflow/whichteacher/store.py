@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from whichteacher.places import locate
-from whichteacher.tables import atomic_path
+from whichteacher.tables import atomic_path, write_text
 
 RESPONSES = pa.schema(
     [
@@ -63,6 +63,8 @@ _MODEL_FILES = (
     "vocab*",
     "merges*",
 )
+#: A file this large has its digest remembered.
+_LARGE_BYTES = 2**28
 #: A folder's name holds so many digits of its model's digest.
 _OWNER_DIGITS = 16
 #: Segments are joined up to this size on disk. Text unpacks to about four times as much, which readers hold in memory.
@@ -101,11 +103,22 @@ def model_digest(model: str, revision: str | None) -> str:
     files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
     if not any(path.suffix in (".safetensors", ".bin") for path in files):
         raise FileNotFoundError(f"{model}: no weights (*.safetensors) in this folder")
-    contents = {}
-    for path in files:
-        with open(path, "rb") as file:
-            contents[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest(contents)
+    return digest({path.name: file_digest(path) for path in files})
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of a file. That of a large one is remembered in the user's cache, until its size or time changes: every
+    job asks, and hundreds of gigabytes of weights take minutes."""
+    told = path.stat()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "whichteacher" / "digests"
+    note = cache / hashlib.sha256(f"{path.resolve()} {told.st_size} {told.st_mtime_ns}".encode()).hexdigest()
+    if told.st_size >= _LARGE_BYTES and note.exists():
+        return note.read_text(encoding="utf-8")
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if told.st_size >= _LARGE_BYTES:
+        write_text(note, found)
+    return found
 
 
 class Store:
