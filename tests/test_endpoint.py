@@ -21,7 +21,6 @@ import pytest
 import yaml
 from endpoint_server import (
     BODIES,
-    CONNECTIONS,
     FAULTS,
     STATUSES,
     EndpointServer,
@@ -47,6 +46,20 @@ from whichteacher.tables import read_table, write_table
 
 ROOT = Path(__file__).parents[1]
 SAMPLING = {"temperature": 0.6, "top_p": 0.9, "top_k": -1, "max_tokens": 64, "stop": None}
+
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"error::{name}")
+    for name in ("RuntimeWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_collections():
+    """What was there before is left out of the collections below: they take a third of a second otherwise."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -106,16 +119,20 @@ def test_a_faulty_server_answers_everything_once(api, tmp_path, capsys):
     assert "400/400 responses" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("api", ["completions", "chat"])
-def test_a_fault_that_may_pass_is_tried_again(api, fault):
-    with EndpointServer(decide=lambda seen: None if seen.tried else fault) as server:
-        patience = 0.5 if fault in CONNECTIONS else 20.0
-        spec = spec_for(server, api, retries=1, timeout_seconds=patience)
-        (completion,) = ask(spec)
-        assert (len(server.seen), len(server.completed)) == (2, 1)
-        assert server.seen[0].body == server.seen[1].body
-    assert completion.text == write_text(prompt_of(server.seen[0].body), request_seed(completion.key))
+def test_every_fault_that_may_pass_is_tried_again(api):
+    def decide(seen):
+        return None if seen.tried else FAULTS[int(prompt_of(seen.body).split("Compute ")[1].split()[0])]
+
+    with EndpointServer(decide=decide) as server:
+        spec = spec_for(server, api, concurrency=len(FAULTS), retries=1, timeout_seconds=2.0)
+        found = ask(spec, len(FAULTS))
+        server.wait_until(lambda: server.under_way == 0)  # it may learn late that it was hung up on
+        assert server.failed == Counter(FAULTS), "each once"
+        assert len(server.seen) == 2 * len(FAULTS)
+        assert {prompt_of(request.body) for request in server.completed} == set(requests_to(spec, len(FAULTS)).values())
+    prompts = requests_to(spec, len(FAULTS))
+    assert {c.key: c.text for c in found} == {k: write_text(prompt, request_seed(k)) for k, prompt in prompts.items()}
 
 
 def test_what_is_stored_is_not_asked_again(tmp_path):
@@ -205,6 +222,7 @@ def test_a_missing_client_says_what_to_do(monkeypatch):
         ({"reasoning": "r"}, "", "r"),
         ({"content": "a", "reasoning": None}, "a", None),
         ({"content": "a", "reasoning_content": ""}, "a", None),
+        ({"content": "a", "reasoning": ""}, "a", None),
         ({"content": None}, "", None),
         ({"content": ""}, "", None),
     ],
@@ -295,12 +313,9 @@ def test_requests_are_taken_up_as_room_for_them_comes_up():
 
     with EndpointServer() as server:
         spec = spec_for(server, concurrency=4)
-        missing = Counted(requests_to(spec, 5000))
-        run = OpenaiEngine(spec).run(missing)
-        for _ in range(10):
-            next(run)
-        run.close()
-        assert missing.taken < 100
+        missing = Counted(requests_to(spec, 300))
+        ahead = [missing.taken - handed_over for handed_over, _ in enumerate(OpenaiEngine(spec).run(missing), 1)]
+        assert len(ahead) == 300 and max(ahead) <= 3 * spec.concurrency
 
 
 def test_starts_are_evenly_paced_and_further_tries_count():
@@ -310,13 +325,10 @@ def test_starts_are_evenly_paced_and_further_tries_count():
         assert len(ask(spec, requests)) == requests
     at = [request.at for request in server.seen]
     assert len(at) == 2 * requests
-    due = 60 / rate * (len(at) - 1)
-    assert at[-1] - at[0] > 0.9 * due
-    # Evenly, not all at the end of it: the threads of the server may be late, by less than a third of the whole.
-    assert all(
-        abs(moment - at[0] - due * place / (len(at) - 1)) < due / 3 or moment - at[0] > due
-        for place, moment in enumerate(at)
-    )
+    took = at[-1] - at[0]
+    assert took > 0.75 * 60 / rate * (len(at) - 1)
+    # Evenly, and not by the minute: the server may note a start late, by less than a third of it all.
+    assert all(abs(moment - at[0] - took * place / (len(at) - 1)) < took / 3 for place, moment in enumerate(at))
 
 
 @given(st.integers(0, 5000), st.floats(0, 1e6))
@@ -659,7 +671,7 @@ def vllm_server(tmp_path_factory):
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 600
         while "Application startup complete" not in log.read_text():
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.5)

@@ -84,7 +84,9 @@ class OpenaiEngine:
             try:
                 runner.run(asking.start())
                 while left and in_a_row < patience:
-                    key, outcome = runner.run(asking.outcomes.get())
+                    # The loop stands still while there are outcomes to hand over, so that they cannot pile up.
+                    ready = not asking.outcomes.empty()
+                    key, outcome = asking.outcomes.get_nowait() if ready else runner.run(asking.outcomes.get())
                     left -= 1
                     if isinstance(outcome, _Fault):
                         failed, in_a_row, last = failed + 1, in_a_row + 1, str(outcome)
