@@ -1,24 +1,33 @@
 """Run Snakemake on one configuration file, after a killed run too, and say where the report is.
 
-    .venv/bin/python tools/run_study.py CONFIG [options of snakemake]
+    .venv/bin/python tools/run_study.py CONFIG [--directory FOLDER] [options of snakemake]
 
 Snakemake leaves its lock behind when it is killed (kill -9, power cut) and then refuses to start. The lock of this
 script ends with the last process that was started here, so where it is free, a lock left by an earlier run is stale.
+
+At the end it says how long the run took and how much memory it and all its jobs used at most.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK = ROOT / ".snakemake" / "study.lock"
+_SAMPLE_SECONDS = 2.0
+#: Looking through the memory of very large processes takes time: at most this share of it.
+_SAMPLE_SHARE = 0.05
 
 
 def fail(message: str) -> None:
@@ -26,8 +35,8 @@ def fail(message: str) -> None:
     sys.exit(f"study: {message}")
 
 
-def report_of(config: Path) -> Path:
-    """Where the study of ``config`` puts its report."""
+def report_of(config: Path, directory: Path) -> Path:
+    """Where the study of ``config`` puts its report when it runs in ``directory``."""
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -38,27 +47,80 @@ def report_of(config: Path) -> Path:
         fail(f"{config} is no YAML: {' '.join(str(error).split())}")
     if not isinstance(settings, dict):
         fail(f"{config} holds no keys: see config/README.md")
-    return ROOT / str(settings.get("results", "results")) / "report.html"
+    return directory / str(settings.get("results", "results")) / "report.html"
 
 
-def main(config: Path, options: list[str]) -> int:
-    """Run the study; the status is Snakemake's."""
-    report = report_of(config)
-    LOCK.parent.mkdir(exist_ok=True)
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT)
+def memory_in_use(process: psutil.Process) -> int:
+    """Bytes that ``process`` and everything it started use now; memory that several of them share counts once."""
+    total = 0
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            try:
+                total += each.memory_full_info().pss
+            except (psutil.AccessDenied, AttributeError):  # another user's process, or a kernel that does not tell
+                total += each.memory_info().rss
+    return total
+
+
+class Meter(threading.Thread):
+    """Measures time and memory of this process and all below it, from :meth:`start` until :meth:`stop`."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.started, self.peak, self._stopped = time.monotonic(), 0, threading.Event()
+
+    def run(self) -> None:
+        """Sample the memory."""
+        this = psutil.Process()
+        while True:
+            begin = time.monotonic()
+            self.peak = max(self.peak, memory_in_use(this))
+            if self._stopped.wait(max(_SAMPLE_SECONDS, (time.monotonic() - begin) / _SAMPLE_SHARE)):
+                return
+
+    def stop(self) -> str:
+        """End the measurement and say in one line what it found."""
+        self._stopped.set()
+        self.join()
+        seconds = time.monotonic() - self.started
+        return f"This run took {spoken(seconds)} and at most {self.peak / 2**30:.1f} GiB of memory."
+
+
+def spoken(seconds: float) -> str:
+    """A duration as people say it, to the second."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        del parts[0]
+    return " ".join(f"{number} {unit}" for number, unit in parts)
+
+
+def main(config: Path, directory: Path, options: list[str]) -> int:
+    """Run the study of ``config`` in ``directory``; the status is Snakemake's."""
+    report = report_of(config, directory)
+    lock_file = directory / ".snakemake" / "study.lock"
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(lock_file, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         fail("a study is running in this folder: wait for it, or stop it")
     os.set_inheritable(lock, True)
-    snakemake = [str(Path(sys.executable).parent / "snakemake"), "--configfile", str(config)]
+    snakemake = [
+        str(Path(sys.executable).parent / "snakemake"),
+        *("--snakefile", str(ROOT / "Snakefile"), "--configfile", str(config)),
+    ]
     if os.read(lock, 1):
         print("the last run was killed: going on where it stopped", flush=True)
-        subprocess.run([*snakemake, "--unlock", "--quiet"], cwd=ROOT, check=False)
+        subprocess.run([*snakemake, "--unlock", "--quiet"], cwd=directory, check=False)
     os.pwrite(lock, b"running", 0)
     # Ctrl-C reaches Snakemake too, which stops its jobs in good order.
     signal.signal(signal.SIGINT, lambda *_: None)
-    status = subprocess.run([*snakemake, *options], cwd=ROOT, close_fds=False, check=False).returncode
+    meter = Meter()
+    meter.start()
+    status = subprocess.run([*snakemake, *options], cwd=directory, close_fds=False, check=False).returncode
+    print(meter.stop())
     if status >= 0:
         os.ftruncate(lock, 0)
     if status == 0 and report.exists():
@@ -69,4 +131,7 @@ def main(config: Path, options: list[str]) -> int:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         fail("name a configuration file")
-    sys.exit(main(Path(sys.argv[1]).resolve(), sys.argv[2:]))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--directory", "-d", type=Path, default=ROOT)
+    told, rest = parser.parse_known_args(sys.argv[2:])
+    sys.exit(main(Path(sys.argv[1]).resolve(), told.directory.resolve(), rest))
