@@ -1,6 +1,8 @@
 """What several test files share."""
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,44 @@ from whichteacher.chat import CHAT_TEMPLATE, END_OF_TURN, PADDING, START_OF_TURN
 settings.register_profile("integration", derandomize=True, deadline=None)
 settings.register_profile("everywhere", deadline=None)
 settings.load_profile("integration" if os.environ.get("CI") else "everywhere")
+
+
+#: Runs a program (from the fourth argument on) while the folder $1 is a file system with $2 KiB of its 2 MiB taken, and
+#: lists in the file $3 what lies in it at the end.
+_ON_SMALL_DISK = """
+mount -t tmpfs -o size=2m tmpfs "$1" && head -c "$2"k /dev/zero > "$1/filler" || exit 99
+folder=$1 list=$3; shift 3
+"$@"; status=$?
+find "$folder" -type f -printf '%P\\n' > "$list"
+exit $status
+"""
+
+
+@pytest.fixture
+def on_small_disk(tmp_path) -> Callable[..., tuple[subprocess.CompletedProcess, set[str]]]:
+    """A function that runs a command with ``tmp_path / "disk"`` on a disk with ``free`` KiB left; returns what the
+    command did and which files lay on that disk afterwards. The disk is gone with the command."""
+    folder, listed = tmp_path / "disk", tmp_path / "listed"
+    folder.mkdir()
+    unshare = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.geteuid() else [])]
+
+    def run(free: int, *command: object) -> tuple[subprocess.CompletedProcess, set[str]]:
+        arguments = [str(folder), str(2048 - free), str(listed), *map(str, command)]
+        done = subprocess.run(
+            [*unshare, "sh", "-c", _ON_SMALL_DISK, "sh", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "workflow")},
+        )
+        return done, set(listed.read_text().splitlines()) - {"filler"}
+
+    try:
+        probe, _ = run(1024, "true")
+    except OSError:
+        pytest.skip("mounting is not permitted here")
+    assert probe.returncode == 0
+    return run
 
 
 @pytest.fixture(scope="session")

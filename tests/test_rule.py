@@ -42,6 +42,19 @@ def test_a_failing_rule_ends_with_one_line_and_its_log(tmp_path, error, traced):
     assert "chatter" in text and ("Traceback" in text) is traced
 
 
+def test_ctrl_c_is_one_word_in_the_log_and_no_error(tmp_path):
+    log = tmp_path / "rule.log"
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT.format(error="KeyboardInterrupt"), str(log)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "workflow")},
+    )
+    assert done.returncode == 130 and done.stdout == done.stderr == ""
+    assert log.read_text() == "chatter\ndo_things: interrupted\n"
+
+
 def test_a_full_disk_says_what_to_do():
     assert "make room" in explain(OSError(errno.ENOSPC, "No space left on device"))
     assert "make room" in explain(OSError("Error writing bytes. Detail: [errno 28] No space left on device"))
@@ -57,6 +70,33 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path):
         temporary.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert target.read_bytes() == before and list(tmp_path.iterdir()) == [target]
+
+
+_WRITER = """
+import os, sys
+from types import SimpleNamespace
+from whichteacher.rule import logged
+from whichteacher.schemas import LEDGER
+from whichteacher.tables import write_table
+folder = sys.argv[1]
+with logged(SimpleNamespace(log=[f"{folder}/rule.log"], rule="do_things", wildcards={})):
+    print("chatter")
+    rows = [{"step": "s", "scope": "all", "reason": os.urandom(64).hex(), "rows": i} for i in range(20_000)]
+    write_table(f"{folder}/table.parquet", rows, LEDGER)
+"""
+
+
+@pytest.mark.parametrize("free", [500, 0])
+def test_a_rule_on_a_full_disk_ends_with_one_line_and_no_litter(tmp_path, on_small_disk, free):
+    """With no room at all not even the log can be written, and the terminal still says why."""
+    done, files = on_small_disk(free, sys.executable, "-c", _WRITER, tmp_path / "disk")
+    assert done.returncode != 0 and done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first.startswith(
+        "ERROR in do_things: the disk is full: make room and start again, nothing that was finished"
+    )
+    assert second == f"  log: {tmp_path}/disk/rule.log"
+    assert files == {"rule.log"}
 
 
 def test_progress_tells_rows_rate_note_and_time_left(capsys, monkeypatch):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _LOG_INTERVAL_S = 60.0
@@ -47,13 +48,19 @@ def logged(snakemake: Any) -> Iterator[None]:
         )
         try:
             yield
+        except KeyboardInterrupt:
+            # No fault, so no traceback through whatever library it met.
+            print(f"{snakemake.rule}: interrupted", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGINT) from None
         except Exception as error:
-            if not isinstance(error, InputError):
-                traceback.print_exc()
             told = ", ".join(f"{key}={value}" for key, value in snakemake.wildcards.items())
             message = f"{snakemake.rule}{f' ({told})' if told else ''}: {explain(error)}"
-            print(message, file=sys.stderr)
             print(f"ERROR in {message}\n  log: {snakemake.log[0]}", file=_terminal)
+            # Last, and without fail: the log may lie on the disk that is full.
+            with suppress(OSError):
+                if not isinstance(error, InputError):
+                    traceback.print_exc()
+                print(message, file=sys.stderr)
             raise SystemExit(1) from None
 
 
