@@ -12,7 +12,7 @@ import pytest
 from whichteacher import rule
 from whichteacher.rule import Progress, explain
 from whichteacher.schemas import DUPLICATES, LEDGER
-from whichteacher.tables import TableError, atomic_path, read_provenance, read_table, write_table
+from whichteacher.tables import TableError, atomic_path, read_provenance, read_table, write_table, write_text
 
 _SCRIPT = """
 import sys
@@ -97,6 +97,21 @@ def test_a_rule_on_a_full_disk_ends_with_one_line_and_no_litter(tmp_path, on_sma
     )
     assert second == f"  log: {tmp_path}/disk/rule.log"
     assert files == {"rule.log"}
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    program = (
+        "import os, signal\nfrom whichteacher.tables import atomic_path\n"
+        f"with atomic_path({str(tmp_path / 'table')!r}) as temporary:\n"
+        "    temporary.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "workflow")}
+    subprocess.run([sys.executable, "-c", program], check=False, env=environment)
+    (left,) = tmp_path.iterdir()
+    others = tmp_path / f"{left.name[:-8]}d.12345678"
+    others.touch()
+    write_text(tmp_path / "table", "whole")
+    assert set(tmp_path.iterdir()) == {tmp_path / "table", others}
 
 
 def test_progress_tells_rows_rate_note_and_time_left(capsys, monkeypatch):

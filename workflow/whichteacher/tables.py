@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 #: Text columns compress about fourfold at level 3 while reading at 0.75 GB/s; higher levels cost much more than they save.
 _ZSTD_LEVEL = 3
 _PROVENANCE = b"whichteacher"
+#: How many characters :func:`tempfile.mkstemp` adds.
+_RANDOM_CHARACTERS = 8
 
 
 class TableError(ValueError):
@@ -28,10 +31,13 @@ class TableError(ValueError):
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to that takes the place of ``path`` in one step when the block ends without an error.
 
-    The temporary file lies beside ``path``, so the rename never crosses a file system; it is removed on error.
+    The temporary file lies beside ``path``, so the rename never crosses a file system; it is removed on error, and the
+    next writer of ``path`` removes what a killed one left.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * _RANDOM_CHARACTERS}"):
+        left.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
