@@ -27,7 +27,7 @@ def run(directory: Path, *options: str, config: str = "config/test.yaml") -> sub
     )
 
 
-@pytest.mark.parametrize(("options", "status"), [(["-n", "--quiet"], 0), (["--no-such-option"], 2)])
+@pytest.mark.parametrize(("options", "status"), [(["--version"], 0), (["--no-such-option"], 2)])
 def test_it_ends_with_what_the_run_took_and_the_status_of_snakemake(tmp_path, options, status):
     done = run(tmp_path, *options)
     assert done.returncode == status, done.stdout + done.stderr
@@ -43,6 +43,58 @@ def test_two_studies_do_not_run_in_one_folder(tmp_path):
         done = run(tmp_path, "-n")
     assert done.returncode == 1
     assert done.stderr == "study: a study is running in this folder: wait for it, or stop it\n"
+
+
+#: Says that it works, and what ended it.
+ORPHAN = """
+import time
+try:
+    print("works", flush=True)
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("stored", flush=True)
+"""
+
+
+def test_jobs_that_outlived_a_killed_run_are_ended_before_the_next(tmp_path):
+    lock = tmp_path / ".snakemake" / "study.lock"
+    lock.parent.mkdir()
+    lock.write_text("running")
+    orphans = [
+        subprocess.Popen(
+            [sys.executable, "-c", ORPHAN],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"WHICHTEACHER_STUDY": str(folder)},
+        )
+        for folder in (tmp_path, tmp_path / "another")
+    ]
+    try:
+        assert [orphan.stdout.readline() for orphan in orphans] == ["works\n"] * 2
+        done = run(tmp_path, "--version")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.startswith("the last run was killed: going on where it stopped\n")
+        assert orphans[0].stdout.read() == "stored\n" and orphans[1].poll() is None
+    finally:
+        for orphan in orphans:
+            orphan.kill()
+            orphan.communicate()
+
+
+@pytest.mark.parametrize("free", [0, 60])
+def test_a_full_disk_is_named_where_the_lock_or_snakemake_meets_it_first(tmp_path, on_small_disk, free):
+    """With no room at all the lock cannot be marked; with little, Snakemake cannot copy the script of a rule."""
+    study = [
+        sys.executable,
+        ROOT / "tools" / "run_study.py",
+        ROOT / "config/test.yaml",
+        "--directory",
+        tmp_path / "disk",
+    ]
+    done, _ = on_small_disk(free, *study, "--cores", "1", "results/test/corpus/imported/math.parquet")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("study: the disk is full: make room and start again, nothing that was finished is lost")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
     .venv/bin/python tools/run_study.py CONFIG [--directory FOLDER] [options of snakemake]
 
 Snakemake leaves its lock behind when it is killed (kill -9, power cut) and then refuses to start. The lock of this
-script ends with the last process that was started here, so where it is free, a lock left by an earlier run is stale.
+script ends with itself and Snakemake, so where it is free, a lock left by an earlier run is stale. Jobs that went on
+without their Snakemake are ended first: it would start them again beside themselves.
 
 At the end it says how long the run took and how much memory it and all its jobs used at most.
 """
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +28,14 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from whichteacher.rule import explain  # noqa: E402
+
+#: With less than this Snakemake cannot even note what it has done, and its own words do not say why.
+_FULL_BYTES = 1 << 20
+#: Stands in the environment of every process of a study and names the folder that it runs in.
+_MARK = "WHICHTEACHER_STUDY"
 _SAMPLE_SECONDS = 2.0
 #: Looking through the memory of very large processes takes time: at most this share of it.
 _SAMPLE_SHARE = 0.05
@@ -96,34 +107,73 @@ def spoken(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts)
 
 
-def main(config: Path, directory: Path, options: list[str]) -> int:
-    """Run the study of ``config`` in ``directory``; the status is Snakemake's."""
-    report = report_of(config, directory)
-    lock_file = directory / ".snakemake" / "study.lock"
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(lock_file, os.O_RDWR | os.O_CREAT)
+def take_lock(directory: Path) -> int:
+    """The lock of ``directory``, as an open file that processes started from now on inherit."""
+    path = directory / ".snakemake" / "study.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         fail("a study is running in this folder: wait for it, or stop it")
     os.set_inheritable(lock, True)
+    return lock
+
+
+def works(process: psutil.Process) -> bool:
+    """Whether ``process`` still does something; one that has ended and that nobody waited for does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def end_orphans(directory: Path) -> None:
+    """End what is left of a killed run in ``directory``, by Ctrl-C first: a generation then stores what it has."""
+    orphans = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(_MARK) == str(directory):
+                orphans.append(process)
+    for sent, seconds in ((signal.SIGINT, 30.0), (signal.SIGKILL, 10.0)):
+        for process in orphans:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(sent)
+        deadline = time.monotonic() + seconds
+        while (orphans := [process for process in orphans if works(process)]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def main(config: Path, directory: Path, options: list[str]) -> int:
+    """Run the study of ``config`` in ``directory``; the status is Snakemake's."""
+    report = report_of(config, directory)
+    lock = take_lock(directory)
     snakemake = [
         str(Path(sys.executable).parent / "snakemake"),
         *("--snakefile", str(ROOT / "Snakefile"), "--configfile", str(config)),
     ]
     if os.read(lock, 1):
         print("the last run was killed: going on where it stopped", flush=True)
+        end_orphans(directory)
         subprocess.run([*snakemake, "--unlock", "--quiet"], cwd=directory, check=False)
     os.pwrite(lock, b"running", 0)
     # Ctrl-C reaches Snakemake too, which stops its jobs in good order.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    stopped = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stopped.set())
     meter = Meter()
     meter.start()
-    status = subprocess.run([*snakemake, *options], cwd=directory, close_fds=False, check=False).returncode
-    print(meter.stop())
+    environment = os.environ | {_MARK: str(directory)}
+    status = subprocess.run(
+        [*snakemake, *options], cwd=directory, env=environment, close_fds=False, check=False
+    ).returncode
+    print(meter.stop(), flush=True)
     if status >= 0:
         os.ftruncate(lock, 0)
-    if status == 0 and report.exists():
+    if status and (free := shutil.disk_usage(directory).free) < _FULL_BYTES:
+        full = OSError(errno.ENOSPC, f"{free >> 10} KiB are free", str(directory))
+        print(f"study: {explain(full)}", file=sys.stderr)
+    elif status and stopped.is_set():
+        print("study: stopped: start it again, and it goes on where it stopped", file=sys.stderr)
+    elif status == 0 and report.exists():
         print(f"The study is complete. Its report: {report}")
     return abs(status)
 
@@ -134,4 +184,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--directory", "-d", type=Path, default=ROOT)
     told, rest = parser.parse_known_args(sys.argv[2:])
-    sys.exit(main(Path(sys.argv[1]).resolve(), told.directory.resolve(), rest))
+    try:
+        sys.exit(main(Path(sys.argv[1]).resolve(), told.directory.resolve(), rest))
+    except OSError as error:
+        fail(explain(error))
