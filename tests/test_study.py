@@ -3,52 +3,18 @@
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from study_runs import CONFIG, changed, command, planned, snakemake, stored
 
-from whichteacher.store import Store
-
-ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "config" / "test.yaml"
 pytestmark = pytest.mark.study
-
-
-def command(directory: Path, *arguments: str, config: Path = CONFIG) -> list[str]:
-    return [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(config)),
-        *("--directory", str(directory), "--cores", "2", *arguments),
-    ]
-
-
-def snakemake(directory: Path, *arguments: str, config: Path = CONFIG) -> str:
-    """Run to the end and return what was printed; a failure fails the test with it."""
-    done = subprocess.run(command(directory, *arguments, config=config), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return done.stdout + done.stderr
-
-
-def planned(text: str) -> dict[str, int]:
-    """Jobs per rule of a dry run."""
-    table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total ", text, re.MULTILINE | re.DOTALL)
-    return {} if table is None else {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
-
-
-def changed(tmp_path: Path, change) -> Path:
-    """The configuration after ``change`` has edited it in place."""
-    raw = yaml.safe_load(CONFIG.read_text())
-    change(raw)
-    path = tmp_path / "changed.yaml"
-    path.write_text(yaml.safe_dump(raw, sort_keys=False))
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +106,7 @@ def test_more_queries_cost_only_their_own_attempts(finished, tmp_path):
     shard, table = results / "corpus/shards/0.parquet", results / "generation/steps/0/round0.parquet"
     before = set(pd.read_parquet(shard)["query_id"])
     old = pd.read_parquet(table).set_index("attempt_id")
-    stored = stored_rows(results)
+    before_rows = len(stored(results))
 
     def add(raw):
         raw["miniature"]["queries"]["math"] += 50
@@ -150,17 +116,8 @@ def test_more_queries_cost_only_their_own_attempts(finished, tmp_path):
     after = set(pd.read_parquet(shard)["query_id"])
     new = pd.read_parquet(table).set_index("attempt_id")
     assert before < after and len(after - before) > 40
-    assert stored_rows(results) - stored == len(new) - len(old) == len(after - before)
+    assert len(stored(results)) - before_rows == len(new) - len(old) == len(after - before)
     assert new.loc[old.index, "text"].equals(old["text"])
-
-
-def stored_rows(results: Path) -> int:
-    """Rows of all responses in the store."""
-    return sum(
-        table.num_rows
-        for folder in (results / "store" / "responses").iterdir()
-        for table in Store(results / "store", "responses", folder.name).tables(["key"])
-    )
 
 
 def test_killed_again_and_again_it_ends_with_the_same_tables(finished, tmp_path):
@@ -168,7 +125,7 @@ def test_killed_again_and_again_it_ends_with_the_same_tables(finished, tmp_path)
     directory = tmp_path / "killed"
     (directory / "results/test").mkdir(parents=True)
     shutil.copytree(finished / "results/test/store", directory / "results/test/store")
-    stored = stored_rows(directory / "results/test")
+    rows = len(stored(directory / "results/test"))
     until = ("--until", "match_datasets")
     rng = random.Random(0)
     for _ in range(4):
@@ -183,4 +140,4 @@ def test_killed_again_and_again_it_ends_with_the_same_tables(finished, tmp_path)
     for path in sorted((finished / "results/test").glob("datasets/parallel/*.parquet")):
         again = directory / path.relative_to(finished)
         assert again.read_bytes() == path.read_bytes(), path.name
-    assert stored_rows(directory / "results/test") == stored
+    assert len(stored(directory / "results/test")) == rows
