@@ -12,7 +12,7 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,25 +62,38 @@ def read_rows(source: Mapping[str, Any]) -> Iterator[Row]:
 
     Raises :class:`InputError` where the file or data set cannot be opened or breaks off.
     """
-    rows = _hub_rows(source) if source.get("hub") else _file_rows(Path(source["path"]), source["columns"])
+    rows = _hub_rows(source) if source.get("hub") else file_rows(Path(source["path"]), _mapped(source))
     return itertools.islice(rows, source.get("limit"))
 
 
-def _file_rows(path: Path, columns: Mapping[str, str | None]) -> Iterator[Row]:
+def file_rows(
+    path: Path,
+    columns: Collection[str],
+    optional: Collection[str] = (),
+    name: str | None = None,
+    batch_rows: int = _BATCH_ROWS,
+) -> Iterator[Row]:
+    """The rows of one file, one after the other.
+
+    ``columns`` are those that are used, ``optional`` those that a file may lack: of Parquet nothing else is read, and
+    ``batch_rows`` at a time. ``name`` is what locations call the file; without one, its own name. Raises
+    :class:`InputError` where the file cannot be opened or breaks off.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file: correct the path in the config")
+    name = name or path.name
     suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
     try:
         if suffix == ".jsonl":
             with path.open("rb") as file:
-                yield from _json_rows(path.name, file)
+                yield from _json_rows(name, file)
         elif suffix == ".jsonl.zst":
             with pa.input_stream(path, compression="zstd") as file:
-                yield from _json_rows(path.name, io.BufferedReader(file))
+                yield from _json_rows(name, io.BufferedReader(file))
         elif suffix == ".csv":
-            yield from _csv_rows(path)
+            yield from _csv_rows(path, name)
         elif suffix == ".parquet":
-            yield from _parquet_rows(path, columns)
+            yield from _parquet_rows(path, name, columns, optional, batch_rows)
         else:
             raise InputError(f"{path}: unknown kind of file: give one of {', '.join(SUFFIXES)}")
     except (OSError, csv.Error, pa.ArrowException) as error:
@@ -107,7 +120,7 @@ def _json_rows(name: str, lines: Iterator[bytes]) -> Iterator[Row]:
             yield Row(location, number, None, Fault("wrong_type", f"a JSON {type(values).__name__}, not an object"))
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path, name: str) -> Iterator[Row]:
     csv.field_size_limit(_CSV_FIELD_LIMIT)
     # Bytes that are no UTF-8 become lone surrogates, which drop the row that holds them and no other.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -116,7 +129,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         for number, cells in enumerate(reader, start=1):
             if not cells:
                 continue
-            location = f"{path.name}:{reader.line_num}"
+            location = f"{name}:{reader.line_num}"
             if len(cells) == len(header):
                 yield Row(location, number, {k: v or None for k, v in zip(header, cells, strict=True)}, None)
             else:
@@ -124,17 +137,34 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 yield Row(location, number, None, Fault("wrong_columns", detail))
 
 
-def _parquet_rows(path: Path, columns: Mapping[str, str | None]) -> Iterator[Row]:
+def _parquet_rows(
+    path: Path, name: str, columns: Collection[str], optional: Collection[str], batch_rows: int
+) -> Iterator[Row]:
     file = pq.ParquetFile(path)
     names = file.schema_arrow.names
-    wanted = {column if column in names else column.split(".")[0] for column in columns.values() if column}
-    # Only what is mapped is read, except where something is missing: the message then lists what there is.
-    read = sorted(wanted) if wanted <= set(names) else None
+    wanted = {column if column in names else column.split(".")[0] for column in columns}
+    # Only what is used is read, except where something is missing: the message then lists what there is.
+    read = sorted(wanted | (set(optional) & set(names))) if wanted <= set(names) else None
     number = 0
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=read):
-        for values in batch.to_pylist():
+    for batch in file.iter_batches(batch_size=batch_rows, columns=read):
+        for values, fault in _batch_values(batch):
             number += 1
-            yield Row(f"{path.name}:{number}", number, values, None)
+            yield Row(f"{name}:{number}", number, values, fault)
+
+
+def _batch_values(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, Fault | None]]:
+    try:
+        yield from ((values, None) for values in batch.to_pylist())
+    except UnicodeDecodeError as error:  # Parquet promises UTF-8, and readers do not check it
+        if batch.num_rows == 1:
+            yield None, Fault("invalid_text", f"not UTF-8: {error.reason}")
+            return
+        for row in range(batch.num_rows):
+            yield from _batch_values(batch.slice(row, 1))
+
+
+def _mapped(source: Mapping[str, Any]) -> list[str]:
+    return [column for column in source["columns"].values() if column]
 
 
 def _hub_rows(source: Mapping[str, Any]) -> Iterator[Row]:
@@ -142,7 +172,7 @@ def _hub_rows(source: Mapping[str, Any]) -> Iterator[Row]:
 
     hub, revision = source["hub"], source["revision"]
     if source.get("file"):
-        yield from _file_rows(_hub_file(hub, revision, source["file"]), source["columns"])
+        yield from file_rows(_hub_file(hub, revision, source["file"]), _mapped(source))
         return
     try:
         rows = load_dataset(hub, source.get("subset"), split=source["split"], revision=revision, streaming=True)
@@ -264,7 +294,7 @@ def turns_of(taken: Mapping[str, Any]) -> Turns:
     """
     if "turns" not in taken:
         return [{"role": "user", "content": text_of(taken["prompt"], "prompt")}]
-    found = _decoded(taken["turns"], "turns")
+    found = decoded(taken["turns"], "turns")
     if not isinstance(found, list):
         raise Fault("wrong_type", f"turns is {_kind(found)}, not a list")
     turns = [_turn(turn, number) for number, turn in enumerate(found, start=1)]
@@ -332,7 +362,7 @@ def constraints_of(value: Any) -> str | None:
 
 
 def _object(value: Any, name: str, reason: str) -> Mapping[str, Any]:
-    found = _decoded(value, name)
+    found = decoded(value, name)
     if not isinstance(found, Mapping):
         raise Fault(reason, f"{name} is {_kind(found)}, not an object")
     return found
@@ -344,8 +374,8 @@ def _texts(value: Any, name: str) -> Sequence[str]:
     return value
 
 
-def _decoded(value: Any, name: str) -> Any:
-    """What JSON text says; anything else as it is."""
+def decoded(value: Any, name: str) -> Any:
+    """What JSON text says; anything else as it is. Raises :class:`Fault`."""
     if value is None:
         raise Fault("missing_column", f"no {name}")
     if not isinstance(value, str):
