@@ -6,6 +6,7 @@ rule of the study reconciles all of them.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -13,7 +14,10 @@ from collections.abc import Iterable
 import pandas as pd
 
 from whichteacher.schemas import DROPPED, LEDGER
-from whichteacher.tables import write_table
+from whichteacher.tables import append_spool, as_table, read_spool, write_batches, write_table
+
+#: Dropped rows that a ledger with a spool holds in memory: some 20 MB.
+_HELD_ROWS = 50_000
 
 
 class LedgerError(RuntimeError):
@@ -21,12 +25,18 @@ class LedgerError(RuntimeError):
 
 
 class Ledger:
-    """Counts of one step on one scope (a source, a teacher, ``teacher/shard`` or ``all``)."""
+    """Counts of one step on one scope (a source, a teacher, ``teacher/shard`` or ``all``).
 
-    def __init__(self, step: str, scope: str, rows_in: int) -> None:
+    A step that may drop millions of rows names a file in ``spool``: dropped rows wait there, and ``dropped`` holds the last
+    ones alone. The file is the caller's to remove.
+    """
+
+    def __init__(self, step: str, scope: str, rows_in: int, spool: str | os.PathLike[str] | None = None) -> None:
         self.step, self.scope, self.rows_in = step, scope, rows_in
         self.kept = 0
         self.dropped: list[dict[str, str | None]] = []
+        self.reasons: Counter[str] = Counter()
+        self._spool = spool
 
     def keep(self, rows: int) -> None:
         """Count ``rows`` more kept rows."""
@@ -37,22 +47,28 @@ class Ledger:
         self.dropped.append(
             {"query_id": query_id, "step": self.step, "scope": self.scope, "reason": reason, "detail": detail}
         )
+        self.reasons[reason] += 1
+        if self._spool is not None and len(self.dropped) >= _HELD_ROWS:
+            append_spool(self._spool, as_table(self.dropped, DROPPED))
+            self.dropped = []
 
     def rows(self) -> list[dict[str, str | int]]:
         """The ledger's lines: ``in``, ``kept``, then each reason. Raises :class:`LedgerError` if they do not balance."""
-        reasons = Counter(str(row["reason"]) for row in self.dropped)
-        if self.rows_in != self.kept + sum(reasons.values()):
+        if self.rows_in != self.kept + self.reasons.total():
             raise LedgerError(
                 f"{self.step} on {self.scope}: {self.rows_in} rows in, {self.kept} kept and "
-                f"{sum(reasons.values())} dropped do not balance"
+                f"{self.reasons.total()} dropped do not balance"
             )
-        lines = [("in", self.rows_in), ("kept", self.kept), *sorted(reasons.items())]
+        lines = [("in", self.rows_in), ("kept", self.kept), *sorted(self.reasons.items())]
         return [{"step": self.step, "scope": self.scope, "reason": reason, "rows": rows} for reason, rows in lines]
 
     def write(self, ledger: str | os.PathLike[str], dropped: str | os.PathLike[str]) -> None:
         """Write the counts and the dropped rows."""
         write_table(ledger, self.rows(), LEDGER)
-        write_table(dropped, self.dropped, DROPPED)
+        if self._spool is None:
+            write_table(dropped, self.dropped, DROPPED)
+        else:
+            write_batches(dropped, itertools.chain(read_spool(self._spool), [as_table(self.dropped, DROPPED)]), DROPPED)
 
 
 def check_balance(lines: pd.DataFrame) -> pd.DataFrame:

@@ -161,3 +161,22 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What :func:`write_table` was told about ``path``."""
     stored = pq.read_schema(path).metadata or {}
     return json.loads(stored.get(_PROVENANCE, b"{}"))
+
+
+def append_spool(path: str | os.PathLike[str], table: pa.Table) -> None:
+    """Add ``table`` to a file of tables that wait on disk while a job runs; :func:`read_spool` reads them again.
+
+    Each is an Arrow stream of its own, so no file stays open in between, however many there are.
+    """
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with open(path, "ab") as file, pa.ipc.new_stream(file, table.schema, options=options) as stream:
+        stream.write_table(table)
+
+
+def read_spool(path: str | os.PathLike[str]) -> Iterator[pa.Table]:
+    """The tables of :func:`append_spool`, in their order; none where nothing was added."""
+    if not Path(path).exists():
+        return
+    with pa.OSFile(os.fspath(path)) as file:
+        while file.tell() < file.size():
+            yield pa.ipc.open_stream(file).read_all()
