@@ -50,7 +50,7 @@ EXPECTED = {
     "config.yaml": {"train_student": 6, "evaluate_student": 6, "generate_responses": 6, "import_source": 6},
     "test.yaml": {"train_student": 3, "evaluate_student": 3, "generate_responses": 6, "import_source": 6},
     "paper.yaml": {"train_student": 3, "evaluate_student": 3, "generate_responses": 768, "import_source": 23},
-    "released.yaml": {"generate_responses": 32, "import_source": 6},
+    "released.yaml": {"generate_responses": 32, "import_source": 6, "import_traces": 2},
 }
 
 

@@ -17,9 +17,9 @@ rule import_traces:
         "<logs>/import_traces/{teacher}.log",
     conda:
         "../../envs/generation.yaml"
-    threads: 1
+    threads: 8
     resources:
-        mem_mb=4000,
+        mem_mb=3000,
         runtime=24 * 60,
     params:
         traces=lambda wildcards: STUDY.teachers[wildcards.teacher].model_dump(

@@ -7,6 +7,10 @@ LEDGERS = [
     "<results>/corpus/cleaned.ledger.parquet",
     "<results>/corpus/deduplicated.ledger.parquet",
     "<results>/corpus/queries.ledger.parquet",
+    *collect(
+        "<results>/generation/{teacher}/traces.ledger.parquet",
+        teacher=[name for name, teacher in STUDY.teachers.items() if teacher.engine == "dataset"],
+    ),
     *collect("<results>/verification/{teacher}/{shard}/attempts.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
     *collect("<results>/curation/{teacher}/traces.ledger.parquet", teacher=TEACHERS),
     *collect(
