@@ -1,23 +1,15 @@
-"""Rounds, rendered prompts, published traces."""
+"""Rounds, rendered prompts, the parts of responses."""
 
-import json
-
+import pyarrow as pa
 import pytest
-from generate_responses import (
-    attempt_numbers,
-    generated_rows,
-    open_queries,
-    published_responses,
-    published_rows,
-)
+from generate_responses import Wanted, attempt_numbers, attempt_rows, open_queries
 from hypothesis import given
 from hypothesis import strategies as st
 
 from whichteacher.chat import CHAT_TEMPLATE, messages
-from whichteacher.engines import Response
-from whichteacher.queries import query_id
 from whichteacher.responses import TAGS, join_response, split_response
-from whichteacher.rule import InputError
+from whichteacher.schemas import ATTEMPTS
+from whichteacher.store import RESPONSES
 
 PLAIN = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(
     lambda text: text.strip() and not any(tag in text for tag in TAGS)
@@ -25,13 +17,9 @@ PLAIN = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(
 
 
 def test_a_round_takes_only_queries_without_an_accepted_attempt():
-    queries = [{"query_id": identifier} for identifier in "cab"]
-    verdicts = [
-        {"query_id": "a", "verdict": "fail"},
-        {"query_id": "a", "verdict": "pass"},
-        {"query_id": "b", "verdict": "unknown"},
-    ]
-    assert [query["query_id"] for query in open_queries(queries, verdicts)] == ["b", "c"]
+    queries = pa.table({"query_id": list("cab")})
+    verdicts = pa.table({"query_id": list("aab"), "verdict": ["fail", "pass", "unknown"]})
+    assert open_queries(queries, verdicts)["query_id"].to_pylist() == ["b", "c"]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
@@ -92,39 +80,15 @@ def test_only_the_last_user_message_takes_the_suffix():
 
 
 def test_attempt_rows_hold_the_parts_of_the_response():
-    response = Response("key", "<think>a</think><answer>b</answer>", "stop", 3, 7, 0.1, "vllm", "vllm 0", "digest")
-    (row,) = generated_rows(
-        [({"query_id": "q"}, 2, "prompt", response)], {"answer_format": "tags", "model": "./m"}, "{}"
-    )
-    assert (row["attempt_id"], row["attempt"], row["thinking"], row["answer"]) == ("key", 2, "a", "b")
-
-
-def test_published_traces_answer_the_queries_they_belong_to(tmp_path, tiny_model):
-    record = {
-        "system": "",
-        "conversations": [
-            {"from": "human", "value": "Compute 1 + 1.", "info": {}},
-            {"from": "assistant", "value": "<think>1+1=2</think><answer>\\boxed{2}</answer>", "info": {}},
-        ],
+    stored = {
+        **{field.name: 0 if field.type in (pa.int64(), pa.float64()) else "" for field in RESPONSES},
+        "reasoning": None,
+        "text": "<think>a</think><answer>b</answer>",
     }
-    (tmp_path / "math.jsonl").write_text(json.dumps(record) + "\n")
-    turns = [{"role": "user", "content": "Compute  1 + 1."}]
-    known = {"query_id": query_id(turns), "turns": turns, "category": "math"}
-    unknown = {"query_id": "f" * 32, "turns": turns, "category": "math"}
-    teacher = {
-        "traces": str(tmp_path),
-        "traces_revision": None,
-        "answer_format": "tags",
-        "model": "org/data",
-        "revision": "a" * 40,
-    }
-    (row,) = published_rows([known, unknown], teacher, {"model": str(tiny_model), "revision": None})
-    assert (row["query_id"], row["answer"], row["finish_reason"]) == (known["query_id"], "\\boxed{2}", "stop")
-
-
-def test_a_broken_published_row_names_file_and_line(tmp_path):
-    (tmp_path / "math.jsonl").write_text('{"conversations": [{"from": "human"}]}\n')
-    with pytest.raises(InputError, match=r"math\.jsonl:1"):
-        published_responses(str(tmp_path))
-    with pytest.raises(InputError, match=r"no \.jsonl file"):
-        published_responses(str(tmp_path / "empty"))
+    responses = pa.Table.from_pylist([{**stored, "key": key} for key in ("k2", "k3")], schema=RESPONSES)
+    wanted = Wanted(["p", "q"], ["prompt p", "prompt q"], range(2, 4), ["k0", "k1", "k2", "k3"])
+    rows = attempt_rows(responses, wanted, 2, {"answer_format": "tags"})
+    assert rows["attempt_id"].to_pylist() == ["k2", "k3"]
+    assert (rows["query_id"], rows["attempt"]) == (["q", "q"], [2, 3])
+    assert (rows["thinking"], rows["answer"], rows["conversion"]) == (["a", "a"], ["b", "b"], ["", ""])
+    assert list(rows) == ATTEMPTS.names
