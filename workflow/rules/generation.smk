@@ -16,7 +16,7 @@ rule import_traces:
     log:
         "<logs>/import_traces/{teacher}.log",
     conda:
-        "../../envs/generation.yaml"
+        "../../envs/corpus.yaml"
     threads: 8
     resources:
         mem_mb=3000,
