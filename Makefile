@@ -17,8 +17,8 @@ study: setup ## set up, then run the study of CONFIG (default: config/config.yam
 	@$(VENV)/python tools/run_study.py $(CONFIG) --cores $(CORES)
 
 test: setup ## set up, then check format and style, and run the tests
-	@$(VENV)/ruff format --check tests tools workflow
-	@$(VENV)/ruff check tests tools workflow
+	@$(VENV)/ruff format --check benchmarks tests tools workflow
+	@$(VENV)/ruff check benchmarks tests tools workflow
 	@$(VENV)/snakefmt --check Snakefile workflow
 	@$(VENV)/python -m pytest
 

@@ -124,11 +124,11 @@ def imported(path: Path) -> set[str]:
 
 
 def rules() -> dict[str, str]:
-    """Rule -> its text, for rules that make something; the others are names for targets."""
+    """Rule -> its text, for rules that do something; the others are names for targets."""
     found = {}
     for file in sorted((WORKFLOW / "rules").glob("*.smk")):
-        for text in re.split(r"^\s*rule ", file.read_text(encoding="utf-8"), flags=re.M)[1:]:
-            if re.search(r"^\s+output:", text, re.M):
+        for text in re.split(r"^\s*(?:use )?rule ", file.read_text(encoding="utf-8"), flags=re.M)[1:]:
+            if re.search(r"^\s+(script|shell):", text, re.M):
                 found[text.split(":")[0]] = text
     return found
 

@@ -81,8 +81,8 @@ def test_lint():
 
 def test_format_and_style():
     for command in (
-        ("ruff", "check", "tests", "tools", "workflow"),
-        ("ruff", "format", "--check", "tests", "tools", "workflow"),
+        ("ruff", "check", "benchmarks", "tests", "tools", "workflow"),
+        ("ruff", "format", "--check", "benchmarks", "tests", "tools", "workflow"),
         ("snakefmt", "--check", "Snakefile", "workflow"),
     ):
         run = tool(*command)
@@ -98,7 +98,8 @@ def test_rules_and_scripts_belong_together():
 def test_a_rule_is_complete(rule):
     text = rules()[rule]
     assert f'code("{rule}")' in text
-    for part in ("output:", "log:", "conda:", "threads:", "mem_mb=", "runtime="):
+    # What is planned depends on the store, which no file that Snakemake knows stands for: it runs whenever it is asked for.
+    for part in ("log:" if rule == "plan" else "output:", "log:", "conda:", "threads:", "mem_mb=", "runtime="):
         assert part in text, part
     assert f'"<logs>/{rule}' in text
     assert f"scripts/{rule}.py" in text or f'"{rule}.py"' in text

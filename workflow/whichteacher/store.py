@@ -16,7 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from whichteacher.places import locate
-from whichteacher.tables import atomic_path, write_text
+from whichteacher.tables import append_spool, atomic_path, read_spool, write_text
 
 RESPONSES = pa.schema(
     [
@@ -117,7 +117,9 @@ def file_digest(path: Path) -> str:
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if told.st_size >= _LARGE_BYTES:
-        write_text(note, found)
+        # Other jobs may be writing the same note, and not every home can be written to.
+        with suppress(OSError):
+            write_text(note, found)
     return found
 
 
@@ -252,17 +254,14 @@ class Store:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         try:
-            with ExitStack() as files:
-                streams: dict[int, pa.RecordBatchStreamWriter] = {}
-                for places, table in self._located(found):
-                    _spread(table, places, rows, scratch, streams, files)
-                if len(absent):
-                    told = [{**spare[keys[place]], "written": 0} for place in absent]
-                    _spread(pa.Table.from_pylist(told, schema=self.schema), absent, rows, scratch, streams, files)
+            for places, table in self._located(found):
+                _spread(table, places, rows, scratch)
+            if len(absent):
+                told = [{**spare[keys[place]], "written": 0} for place in absent]
+                _spread(pa.Table.from_pylist(told, schema=self.schema), absent, rows, scratch)
             for start in range(0, len(keys), rows):
                 part = scratch / f"{start // rows}.arrow"
-                with pa.memory_map(str(part)) as file:
-                    table = pa.ipc.open_stream(file).read_all()
+                table = pa.concat_tables(read_spool(part))
                 part.unlink()
                 yield table.sort_by(_PLACE).drop_columns(_PLACE)
         finally:
@@ -296,18 +295,8 @@ class Store:
         return rows
 
 
-def _spread(
-    table: pa.Table,
-    places: np.ndarray,
-    rows: int,
-    scratch: Path,
-    streams: dict[int, pa.RecordBatchStreamWriter],
-    files: ExitStack,
-) -> None:
-    """Add the rows of ``table``, with their ``places``, to the Arrow streams in ``scratch``, one for every ``rows`` places."""
+def _spread(table: pa.Table, places: np.ndarray, rows: int, scratch: Path) -> None:
+    """Add the rows of ``table``, with their ``places``, to the spools in ``scratch``, one for every ``rows`` places."""
     table = table.append_column(pa.field(_PLACE, pa.int64(), False), pa.array(places, pa.int64()))
     for part in np.unique(places // rows):
-        if part not in streams:
-            sink = files.enter_context(pa.OSFile(str(scratch / f"{part}.arrow"), "wb"))
-            streams[part] = files.enter_context(pa.ipc.new_stream(sink, table.schema))
-        streams[part].write_table(table.filter(pa.array(places // rows == part)))
+        append_spool(scratch / f"{part}.arrow", table.filter(pa.array(places // rows == part)))
