@@ -82,6 +82,14 @@ FAULTS = [
     ("teachers.steps.model", "org/name", "teachers.steps: revision None of hub model 'org/name' is no commit: pin one"),
     ("teachers.steps.traces", "./traces", "teachers.steps: engine `vllm` reads no traces: remove `traces`"),
     ("teachers.steps.engine", "dataset", "teachers.steps: engine `dataset` needs `traces`"),
+    ("teachers.steps.engine", "openai", "teachers.steps: engine `openai` and `endpoint` come together"),
+    ("teachers.steps.endpoint", {"base_url": "example"}, "teachers.steps.endpoint.base_url (value 'example')"),
+    (
+        "teachers.steps.endpoint",
+        {"base_url": "http://x/v1", "extra_body": {"seed": 1}},
+        "teachers.steps.endpoint: extra_body sets 'seed', which every request has of its own: remove it",
+    ),
+    ("teachers.steps.quantisation", "fp8", "teachers.steps.quantisation: unknown key"),
     ("corpus.sources.math.hub", "org/data", "corpus.sources.math: name exactly one of `path` and `hub`"),
     (
         "corpus.sources.math.columns.prompt",
@@ -104,6 +112,27 @@ def test_a_fault_is_one_line_with_key_value_and_remedy(path, value, expected):
     assert message.startswith("config key ")
     assert expected in message
     assert "config/README.md" in message
+
+
+@pytest.mark.parametrize("key", ["tensor_parallel", "pipeline_parallel", "data_parallel", "vllm_arguments"])
+def test_an_endpoint_takes_no_settings_of_vllm(key):
+    endpoint = {"base_url": "http://127.0.0.1:1/v1"}
+    config = change(
+        change(shipped("test.yaml"), "teachers.steps.engine", "openai"), "teachers.steps.endpoint", endpoint
+    )
+    assert check_config(config).teachers["steps"].devices == 0
+    message = complaint(change(config, f"teachers.steps.{key}", {"a": 1} if key == "vllm_arguments" else 2))
+    assert "engine `openai` loads no model: remove the settings of vLLM" in message
+
+
+def test_a_teacher_has_one_price_and_published_traces_no_schedule():
+    prices = {"price_per_million_tokens": 1.0, "price_per_device_hour": 1.0}
+    config = shipped("test.yaml")
+    for key, value in prices.items():
+        config = change(config, f"teachers.steps.{key}", value)
+    assert "a teacher has one price" in complaint(config)
+    config = change(shipped("released.yaml"), "teachers.am_thinking_v1.attempts", [1])
+    assert "engine `dataset` holds the attempts that were published: remove `attempts`" in complaint(config)
 
 
 def test_several_faults_are_all_told():

@@ -87,6 +87,19 @@ def test_a_figure_is_redrawn_alone(finished, tmp_path):
     assert set(jobs) == {"draw_training_loss", "build_report", "all"}
 
 
+def test_how_a_teacher_is_served_re_runs_nothing(finished, tmp_path):
+    def serve_otherwise(raw):
+        raw["teachers"]["steps"] |= {"data_parallel": 2, "vllm_arguments": {"max_num_seqs": 64}}
+
+    assert planned(snakemake(finished, "-n", config=changed(tmp_path, serve_otherwise))) == {}
+
+    def price(raw):
+        raw["teachers"]["steps"]["price_per_device_hour"] = 2.0
+
+    jobs = planned(snakemake(finished, "-n", config=changed(tmp_path, price)))
+    assert set(jobs) == {"summarise_costs", "build_report", "all"}
+
+
 def test_a_new_teacher_leaves_the_others_alone(finished, tmp_path):
     def add(raw):
         raw["teachers"]["fourth"] = raw["teachers"]["steps"] | {"label": "Fourth", "colour": "#333333"}

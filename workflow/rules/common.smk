@@ -34,6 +34,7 @@ PRICES = {
 # How a teacher is served goes around the rules' parameters: a change of it must re-run nothing.
 config["running"] = {name: teacher.model_dump(mode="json", include=RUNNING) for name, teacher in STUDY.teachers.items()}
 SHARDS = range(STUDY.corpus.shards)
+GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]
 
 
 def from_here(path: Path) -> str:
@@ -78,8 +79,8 @@ def teacher_settings(wildcards) -> dict:
 
 
 def folder_files(folder: str) -> list[str]:
-    """The files of a local folder: of a model, or of published traces."""
-    return [from_here(path) for path in sorted(Path(locate(folder)).glob("*")) if path.is_file()]
+    """The files of a local folder, at any depth: of a model, or of published traces."""
+    return [from_here(path) for path in sorted(Path(locate(folder)).rglob("*")) if path.is_file()]
 
 
 def verdicts_before(wildcards):
@@ -88,6 +89,16 @@ def verdicts_before(wildcards):
         f"<results>/verification/{wildcards.teacher}/{wildcards.shard}/round{earlier}.parquet"
         for earlier in range(int(wildcards.round))
     ]
+
+
+def pilot_tables(name: str, kind: str) -> list[str]:
+    """The pilot's tables of one teacher, by round; ``kind`` is ``attempts`` or ``verdicts``."""
+    return [f"{STUDY.results}/plan/{name}/round{round}.{kind}.parquet" for round in range(STUDY.teachers[name].rounds)]
+
+
+def pilot_verdicts_before(wildcards):
+    """The pilot's verdicts of the rounds before this one."""
+    return pilot_tables(wildcards.teacher, "verdicts")[: int(wildcards.round)]
 
 
 def trace_files(wildcards):

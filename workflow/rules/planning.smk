@@ -1,17 +1,5 @@
 # Before anything is paid for: `snakemake plan` has every teacher answer a few queries, then says what the rest will take.
 
-_GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]
-
-
-def pilot_tables(name: str, kind: str) -> list[str]:
-    """The pilot's tables of one teacher, by round; ``kind`` is ``attempts`` or ``verdicts``."""
-    return [f"{STUDY.results}/plan/{name}/round{round}.{kind}.parquet" for round in range(STUDY.teachers[name].rounds)]
-
-
-def pilot_verdicts_before(wildcards):
-    """The pilot's verdicts of the rounds before this one."""
-    return pilot_tables(wildcards.teacher, "verdicts")[: int(wildcards.round)]
-
 
 rule sample_pilot:
     input:
@@ -62,7 +50,7 @@ rule plan:
     input:
         shards=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
         queries="<results>/plan/queries.parquet",
-        pilots=[path for name in _GENERATING for kind in ("attempts", "verdicts") for path in pilot_tables(name, kind)],
+        pilots=[path for name in GENERATING for kind in ("attempts", "verdicts") for path in pilot_tables(name, kind)],
     log:
         "<logs>/plan.log",
     conda:
@@ -72,7 +60,7 @@ rule plan:
         mem_mb=4000,
         runtime=240,
     params:
-        pilots={name: (pilot_tables(name, "attempts"), pilot_tables(name, "verdicts")) for name in _GENERATING},
+        pilots={name: (pilot_tables(name, "attempts"), pilot_tables(name, "verdicts")) for name in GENERATING},
         verdicts={
             name: [
                 [
@@ -81,7 +69,7 @@ rule plan:
                 ]
                 for shard in SHARDS
             ]
-            for name in _GENERATING
+            for name in GENERATING
         },
         teachers={name: teacher_block(name) for name in TEACHERS},
         prices=PRICES,

@@ -20,7 +20,7 @@ from whichteacher.responses import convert_response, split_response
 from whichteacher.rounds import Wanted, attempt_numbers, missing_responses, open_queries, spec_of, wanted_responses
 from whichteacher.schemas import ATTEMPTS, PUBLISHED, QUERIES, VERDICTS
 from whichteacher.store import StoreError, digest
-from whichteacher.tables import read_table, write_batches
+from whichteacher.tables import read_batches, read_table, write_batches
 
 #: Rows that are compacted at a time: real traces of 13 kB take some 0.3 GB of memory, with their parts and copies.
 _BATCH_ROWS = 8192
@@ -47,8 +47,8 @@ def attempt_rows(stored: pa.Table, wanted: Wanted, start: int, teacher: Mapping[
         "query_id": [wanted.query_ids[place // each] for place in places],
         "attempt": [wanted.attempts[place % each] for place in places],
         "text": texts,
-        "thinking": thinking,
-        "answer": answers,
+        "thinking": pa.array(thinking, pa.string()),
+        "answer": pa.array(answers, pa.string()),
         "conversion": conversions,
     }
     return {name: made.get(name, stored[name] if name in stored.column_names else None) for name in ATTEMPTS.names}
@@ -88,31 +88,34 @@ def generate(
             print(f"{step}: {error}: generating them again")
 
 
-def published_rows(queries: pa.Table, published: pa.Table, teacher: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns of ATTEMPTS of the published traces (PUBLISHED) that answer ``queries``; a query without one gets no row."""
+def published_rows(
+    queries: pa.Table, batches: Iterable[pa.Table], teacher: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Columns of ATTEMPTS, batch by batch, of the published traces (PUBLISHED, by query and attempt) that answer ``queries``;
+    a query without one gets no row."""
     wanted = queries["query_id"].combine_chunks()
-    rows = published.filter(pc.is_in(published["query_id"], value_set=wanted))
-    rows = rows.sort_by([("query_id", "ascending"), ("attempt", "ascending")])
-    parts = [split_response(text, "tags") for text in rows["text"].to_pylist()]
     origin = {"traces": teacher["traces"], "revision": teacher["traces_revision"]}
-    count = rows.num_rows
-    made = {
-        "attempt_id": [
-            digest({**origin, "query": query, "attempt": attempt})
-            for query, attempt in zip(rows["query_id"].to_pylist(), rows["attempt"].to_pylist(), strict=True)
-        ],
-        "thinking": [part.thinking for part in parts],
-        "answer": [part.answer for part in parts],
-        "seconds": [0.0] * count,
-        "devices": [None] * count,
-        "model": [teacher["model"]] * count,
-        "model_digest": [digest({"published": teacher["model"], **origin})] * count,
-        "engine": ["dataset"] * count,
-        "engine_version": ["published"] * count,
-        "hardware": ["unknown"] * count,
-        "settings": [json.dumps({"location": location}) for location in rows["location"].to_pylist()],
-    }
-    return {name: made.get(name, rows[name] if name in rows.column_names else None) for name in ATTEMPTS.names}
+    for batch in batches:
+        rows = batch.filter(pc.is_in(batch["query_id"], value_set=wanted))
+        parts = [split_response(text, "tags") for text in rows["text"].to_pylist()]
+        count = rows.num_rows
+        made = {
+            "attempt_id": [
+                digest({**origin, "query": query, "attempt": attempt})
+                for query, attempt in zip(rows["query_id"].to_pylist(), rows["attempt"].to_pylist(), strict=True)
+            ],
+            "thinking": pa.array([part.thinking for part in parts], pa.string()),
+            "answer": pa.array([part.answer for part in parts], pa.string()),
+            "seconds": [0.0] * count,
+            "devices": pa.nulls(count, pa.int64()),
+            "model": [teacher["model"]] * count,
+            "model_digest": [digest({"published": teacher["model"], **origin})] * count,
+            "engine": ["dataset"] * count,
+            "engine_version": ["published"] * count,
+            "hardware": ["unknown"] * count,
+            "settings": [json.dumps({"location": location}) for location in rows["location"].to_pylist()],
+        }
+        yield {name: made.get(name, rows[name] if name in rows.column_names else None) for name in ATTEMPTS.names}
 
 
 def main(
@@ -131,7 +134,7 @@ def main(
     everything = read_table(queries, QUERIES)
     open_ = open_queries(everything, read_table(verdicts, VERDICTS, ["query_id", "verdict"]))
     if traces is not None:
-        batches: Iterable[dict[str, Any]] = [published_rows(open_, read_table(traces, PUBLISHED), teacher)]
+        batches = published_rows(open_, read_batches(traces, PUBLISHED), teacher)
     else:
         batches = generate(
             open_,

@@ -94,7 +94,6 @@ def trace_files(traces: str, revision: str | None) -> dict[str, Path]:
     kinds = ", ".join(_GROWTH)
     if revision is None:
         folder = Path(locate(traces))
-        found = folder.glob("*")
     else:
         from huggingface_hub import snapshot_download
 
@@ -106,10 +105,9 @@ def trace_files(traces: str, revision: str | None) -> dict[str, Path]:
                 f"hub data set {traces} at {revision}: {type(error).__name__}: {error}: check id and revision, and the way "
                 "to the hub; or fetch its files and name their folder"
             ) from error
-        found = folder.rglob("*")
     files = {
         path.relative_to(folder).as_posix(): path
-        for path in found
+        for path in folder.rglob("*")
         if path.is_file() and path.name.endswith(tuple(_GROWTH))
     }
     if not files:

@@ -205,19 +205,32 @@ class Endpoint(Block):
     )
     served_model: str | None = Field(None, description="The model's name at the server; none takes `model`.")
     api_key_env: str | None = Field(
-        None, description="Environment variable that holds the key; none sends no key. Keys never stand in this file."
+        None,
+        description="Environment variable that holds the key; none is for servers that ask for none. Keys never stand in "
+        "this file.",
     )
     extra_body: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further fields of every request, for what a server knows beyond OpenAI's: {top_k: 20}.",
+        description="Further fields of every request, for what a server knows beyond OpenAI's. A vLLM server answers as the "
+        "engine `vllm` does with {skip_special_tokens: false, include_stop_str_in_output: true}, and with `completions` "
+        "also {add_special_tokens: false}.",
     )
-    concurrency: Positive = Field(32, description="Requests under way at the same time.")
-    requests_per_minute: Positive | None = Field(None, description="No more requests than that start in a minute.")
+    concurrency: Positive = Field(32, description="Requests of one job under way at the same time.")
+    requests_per_minute: Positive | None = Field(
+        None, description="No more requests of one job than that start in a minute."
+    )
     retries: Annotated[int, Field(ge=0)] = Field(
         8,
         description="Further tries after a fault that may pass (429, 5xx, time-outs, broken bodies), ever longer apart.",
     )
     timeout_seconds: float = Field(3600.0, gt=0, description="Longest wait for one response.")
+
+    @model_validator(mode="after")
+    def _own_fields_stay(self) -> Endpoint:
+        taken = sorted({"model", "messages", "prompt", "n", "seed", "stream"} & set(self.extra_body))
+        if taken:
+            raise ValueError(f"extra_body sets {taken[0]!r}, which every request has of its own: remove it")
+        return self
 
 
 #: What says how a teacher is served, and not what it says: a change of it re-runs nothing.
@@ -306,7 +319,8 @@ class Teacher(ModelRef, Prompting):
     def _engine_fits(self) -> Teacher:
         if (self.engine == "openai") != (self.endpoint is not None):
             raise ValueError("engine `openai` and `endpoint` come together: give both or neither")
-        if self.engine != "vllm" and (self.quantization or self.vllm_arguments or self.devices > 1):
+        parallel = self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+        if self.engine != "vllm" and (self.quantization or self.vllm_arguments or parallel > 1):
             raise ValueError(f"engine `{self.engine}` loads no model: remove the settings of vLLM")
         if self.price_per_million_tokens is not None and self.price_per_device_hour is not None:
             raise ValueError("a teacher has one price: remove price_per_million_tokens or price_per_device_hour")

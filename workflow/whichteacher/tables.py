@@ -148,6 +148,13 @@ def read_table(
     return pa.concat_tables([table.cast(wanted) for table in tables]) if tables else wanted.empty_table()
 
 
+def read_batches(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    """:func:`read_table` for a table that does not fit into memory: one row group after the other."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield as_table(file.read_row_group(group), schema, str(path))
+
+
 def read_frame(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     schema: pa.Schema,

@@ -91,9 +91,11 @@ def complete(missing: Mapping[str, str], spec: Spec, shelf: Store, step: str, no
                 rate = f"{tokens / (now - started):.0f} tokens/s"
                 progress.advance(1, f"{rate}, {note}" if note else rate)
                 if len(unstored) >= FLUSH_ROWS or now - flushed > FLUSH_SECONDS:
-                    _share_time(unstored, now - flushed)
-                    shelf.append(unstored)
-                    unstored, flushed = [], now
+                    # Out of hand before it is stored: an interruption in between must not store it twice.
+                    batch, unstored = unstored, []
+                    _share_time(batch, now - flushed)
+                    flushed = now
+                    shelf.append(batch)
         finally:
             _share_time(unstored, time.monotonic() - flushed)
             shelf.append(unstored)
