@@ -100,6 +100,22 @@ def test_how_a_teacher_is_served_re_runs_nothing(finished, tmp_path):
     assert set(jobs) == {"summarise_costs", "build_report", "all"}
 
 
+def test_the_plan_of_a_finished_study_finds_everything_paid_for(finished, tmp_path):
+    directory = tmp_path / "planned"
+    shutil.copytree(finished, directory)
+    results = directory / "results" / "test"
+    before = stored(results)
+    told = snakemake(directory, "plan")
+    assert stored(results) == before
+    assert "engine started" not in "".join(log.read_text() for log in results.glob("logs/generate_pilot/*/*.log"))
+    plan = pd.read_csv(results / "plan" / "plan.csv").set_index("teacher")
+    attempts = {name: pd.read_parquet(results / f"verification/{name}/0/attempts.parquet") for name in plan.index}
+    assert plan["stored"].to_dict() == {name: len(rows) for name, rows in attempts.items()}
+    assert plan["solved"].to_dict() == {name: rows["accepted"].sum() for name, rows in attempts.items()}
+    assert not plan[["due", "responses", "tokens_high", "hours_high"]].any(axis=None)
+    assert re.search(r"^to generate for certain +0 +0 +0$", told, re.MULTILINE)
+
+
 def test_a_new_teacher_leaves_the_others_alone(finished, tmp_path):
     def add(raw):
         raw["teachers"]["fourth"] = raw["teachers"]["steps"] | {"label": "Fourth", "colour": "#333333"}
