@@ -94,6 +94,25 @@ def test_a_chat_endpoint_is_given_messages_and_an_engine_what_the_template_rende
         ]
 
 
+def test_the_query_that_a_template_cannot_render_is_named(tiny_model, tmp_path):
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    strict = (
+        "{% if messages | length > 1 %}{{ raise_exception('one message only') }}{% endif %}{{ messages[0].content }}"
+    )
+    (tmp_path / "chat_template.jinja").write_text(strict)
+    one = [{"role": "user", "content": "fine"}]
+    two = [*one, {"role": "assistant", "content": "a"}, *one]
+    rows = {
+        "query_id": ["a", "b"],
+        "category": ["math"] * 2,
+        "turns": pa.array([one, two], QUERIES.field("turns").type),
+    }
+    teacher = {"model": str(tmp_path), "revision": None, "system_prompt": "", "suffixes": {}, "engine": "vllm"}
+    with pytest.raises(ValueError, match=r"query b: the chat template of .* fails: one message only"):
+        render_prompts(pa.table(rows), teacher)
+
+
 def test_a_teacher_without_a_usable_tokenizer_is_one_line(tmp_path):
     queries = pa.table({"query_id": ["q"], "category": ["math"], "turns": pa.array([[]], QUERIES.field("turns").type)})
     teacher = {"model": str(tmp_path), "revision": None, "system_prompt": "", "suffixes": {}, "engine": "vllm"}

@@ -212,7 +212,7 @@ def as_text(rows: Sequence[Mapping[str, Any]], published: Sequence[str], pilot: 
         ("responses", "to generate, expected", 0),
         ("tokens", "output tokens", 0),
         ("hours", "hours of one engine", 2),
-        ("device_hours", "GPU-hours", 2),
+        ("device_hours", "GPU-hours (engines on CPUs)", 2),
         ("price", "price", 2),
     ):
         if any(key in row for row in rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -68,28 +68,50 @@ def render_prompts(queries: pa.Table, teacher: Mapping[str, Any]) -> list[str]:
     Raises :class:`InputError` where the tokenizer cannot be loaded or has no template, and :class:`ValueError` naming the
     query that the template cannot render.
     """
-    chats = (
-        (query_id, messages(turns, teacher["system_prompt"], teacher["suffixes"].get(category, "")))
-        for batch in queries.select(["query_id", "category", "turns"]).to_batches(_RENDERED_ROWS)
-        for query_id, category, turns in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    )
-    if teacher["engine"] == "openai" and teacher["endpoint"]["api"] == "chat":
-        return [json.dumps(chat, ensure_ascii=False) for _, chat in chats]
-    from transformers import AutoTokenizer
+    render = _as_json if teacher["engine"] == "openai" and teacher["endpoint"]["api"] == "chat" else _template(teacher)
+    prompts: list[str] = []
+    for batch in queries.select(["query_id", "category", "turns"]).to_batches(_RENDERED_ROWS):
+        ids, categories, dialogues = (column.to_pylist() for column in batch.columns)
+        chats = [
+            messages(turns, teacher["system_prompt"], teacher["suffixes"].get(category, ""))
+            for turns, category in zip(dialogues, categories, strict=True)
+        ]
+        try:
+            prompts += render(chats)
+        except Exception:
+            for query_id, chat in zip(ids, chats, strict=True):
+                try:
+                    render([chat])
+                except Exception as error:
+                    raise ValueError(
+                        f"query {query_id}: the chat template of {teacher['model']} fails: {error}"
+                    ) from error
+            raise
+    return prompts
 
+
+def _as_json(chats: list[list[dict[str, str]]]) -> list[str]:
+    return [json.dumps(chat, ensure_ascii=False) for chat in chats]
+
+
+def _template(teacher: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]]], list[str]]:
+    """The chat template of a teacher's tokenizer, as a function from dialogues to prompts."""
+    # The plain class reads any tokenizer.json, and AutoTokenizer would import torch first: seconds, in every job.
+    from transformers import PreTrainedTokenizerFast
+
+    place, revision = locate(teacher["model"]), teacher["revision"]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(locate(teacher["model"]), revision=teacher["revision"])
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(place, revision=revision)
+        except (OSError, ValueError, TypeError):
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(f"{teacher['model']}: no usable tokenizer: {error}") from error
     if tokenizer.chat_template is None:
         raise InputError(f"{teacher['model']}: the tokenizer has no chat template: give the teacher one that has")
-    prompts = []
-    for query_id, chat in chats:
-        try:
-            prompts.append(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-        except Exception as error:
-            raise ValueError(f"query {query_id}: the chat template of {teacher['model']} fails: {error}") from error
-    return prompts
+    return lambda chats: tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
 
 
 def wanted_responses(
