@@ -1,5 +1,6 @@
 """vLLM for real, in one process and in several: every request answered once, and nothing left running."""
 
+import json
 import os
 import signal
 import subprocess
@@ -55,6 +56,37 @@ def test_replicas_share_the_requests_and_end_with_them(tiny_model, tmp_path):
     assert sorted(row["key"] for row in rows) == sorted(missing)
     assert all(row["prompt"] == missing[row["key"]] and row["devices"] == 2 for row in rows)
     assert [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())] == []
+
+
+_GREEDY = """
+import json, sys
+from whichteacher.engines.respond import complete, shelf_of
+from whichteacher.engines.specs import VllmSpec
+if __name__ == "__main__":
+    sampling = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "max_tokens": 16, "stop": None}
+    spec = VllmSpec(sys.argv[1], None, "float32", 64, sampling, tensor_parallel=int(sys.argv[3]))
+    shelf = shelf_of(spec, sys.argv[2])
+    missing = {f"{number:064d}": f"prompt {number}" for number in range(12)}
+    complete(missing, spec, shelf, "test")
+    print("\\n" + json.dumps({key: (row["text"], row["devices"]) for key, row in shelf.lookup(missing).items()}))
+"""
+
+
+def test_a_model_split_over_two_workers_says_what_it_says_in_one(tiny_model, tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(_GREEDY)
+    # One node of memory holds both workers here, where vLLM would bind each to its own.
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
+    environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    said = {}
+    for workers in (1, 2):
+        command = [sys.executable, script, tiny_model, tmp_path / f"store{workers}", str(workers)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        line = next(line for line in done.stdout.splitlines() if line.startswith('{"0000'))
+        said[workers] = json.loads(line)
+    assert {key: text for key, (text, _) in said[1].items()} == {key: text for key, (text, _) in said[2].items()}
+    assert {devices for _, devices in said[2].values()} == {2}
 
 
 _JOB = """

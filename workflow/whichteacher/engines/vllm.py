@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: vLLM rewinds the random generator of a request whose prompt was split over two steps, which only CUDA's can do: on a
 #: CPU no prompt may be split, or a seeded request stops the engine.
-_ON_CPU = {"enforce_eager": True, "distributed_executor_backend": "uni", "enable_chunked_prefill": False}
+_ON_CPU = {"enforce_eager": True, "enable_chunked_prefill": False}
 #: So many times the sequences that the engine runs at once are handed to it, lest it wait for us.
 _QUEUE_DEPTH = 2
 _PR_SET_PDEATHSIG = 1
@@ -84,8 +84,12 @@ def _load(spec: VllmSpec) -> LLM:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
 
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu:
+    here: dict[str, Any] = {}
+    if not torch.cuda.is_available():
+        alone = spec.tensor_parallel * spec.pipeline_parallel == 1
+        # A prompt is never longer than max_model_len, so it always fits into one step.
+        here = _ON_CPU | {"max_num_batched_tokens": max(4096, spec.max_model_len)}
+        here["distributed_executor_backend"] = "uni" if alone else "mp"
         # In this process, and with a cache (GiB) that leaves room for other jobs.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -102,7 +106,7 @@ def _load(spec: VllmSpec) -> LLM:
             pipeline_parallel_size=spec.pipeline_parallel,
             seed=0,
             disable_log_stats=True,
-            **({} if on_gpu else _ON_CPU | {"max_num_batched_tokens": max(4096, spec.max_model_len)}),
+            **here,
             **spec.arguments,
         )
     except (OSError, RuntimeError, TypeError, ValueError) as error:
