@@ -31,7 +31,7 @@ def run(directory: Path, *options: str, config: str = "config/test.yaml") -> sub
 def test_it_ends_with_what_the_run_took_and_the_status_of_snakemake(tmp_path, options, status):
     done = run(tmp_path, *options)
     assert done.returncode == status, done.stdout + done.stderr
-    assert float(MEASURED.search(done.stdout)[1]) > 0
+    assert MEASURED.search(done.stdout)
     assert (tmp_path / ".snakemake" / "study.lock").read_bytes() == b""
 
 
