@@ -31,7 +31,7 @@ PRICES = {
     name: teacher.model_dump(include={"price_per_million_tokens", "price_per_device_hour"})
     for name, teacher in STUDY.teachers.items()
 }
-# How a teacher is served goes around the rules' parameters: a change of it must re-run nothing.
+# How a teacher is served goes around the rules' parameters: a change of it must generate nothing again.
 config["running"] = {name: teacher.model_dump(mode="json", include=RUNNING) for name, teacher in STUDY.teachers.items()}
 SHARDS = range(STUDY.corpus.shards)
 GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]

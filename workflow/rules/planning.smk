@@ -51,6 +51,7 @@ rule plan:
         shards=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
         queries="<results>/plan/queries.parquet",
         pilots=[path for name in GENERATING for kind in ("attempts", "verdicts") for path in pilot_tables(name, kind)],
+        code=code("plan"),
     log:
         "<logs>/plan.log",
     conda:

@@ -233,7 +233,7 @@ class Endpoint(Block):
         return self
 
 
-#: What says how a teacher is served, and not what it says: a change of it re-runs nothing.
+#: What says how a teacher is served, and not what it says: a change of it re-runs the report alone.
 RUNNING = {
     "tensor_parallel": True,
     "pipeline_parallel": True,
