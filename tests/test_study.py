@@ -100,6 +100,13 @@ def test_how_a_teacher_is_served_re_runs_the_report_alone(finished, tmp_path):
     jobs = planned(snakemake(finished, "-n", config=changed(tmp_path, price)))
     assert set(jobs) == {"summarise_costs", "build_report", "all"}
 
+    def recolour(raw):
+        raw["teachers"]["steps"] |= {"label": "Step by step", "colour": "#123456"}
+
+    jobs = planned(snakemake(finished, "-n", config=changed(tmp_path, recolour)))
+    assert "draw_lengths" in jobs
+    assert not {"generate_responses", "verify_responses", "curate_traces", "train_student"} & set(jobs)
+
 
 def test_the_plan_of_a_finished_study_finds_everything_paid_for(finished, tmp_path):
     directory = tmp_path / "planned"

@@ -12,7 +12,7 @@ os.environ.update(PYTHONPATH=str(WORKFLOW))
 # Where the post-deploy scripts of the conda environments find their locks.
 os.environ.update(WHICHTEACHER_ENVS=str(WORKFLOW.parent / "envs"))
 
-from whichteacher.config import RUNNING, SHOWN, ConfigError, check_config, unpinned_revisions
+from whichteacher.config import RUNNING, PRESENTED, ConfigError, check_config, unpinned_revisions
 from whichteacher.miniature.teachers import check_digests
 from whichteacher.places import locate
 
@@ -70,7 +70,7 @@ def settings(block, exclude=()) -> dict:
 
 def teacher_block(name: str) -> dict:
     """What decides what a teacher says, as plain JSON types."""
-    return STUDY.teachers[name].model_dump(mode="json", exclude=RUNNING | dict.fromkeys(SHOWN, True))
+    return STUDY.teachers[name].model_dump(mode="json", exclude=RUNNING | dict.fromkeys(PRESENTED, True))
 
 
 def teacher_settings(wildcards) -> dict:

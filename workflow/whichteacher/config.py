@@ -242,7 +242,7 @@ RUNNING = {
     "endpoint": {"base_url", "api_key_env", "concurrency", "requests_per_minute", "retries", "timeout_seconds"},
 }
 #: What figures and tables alone use of a teacher.
-SHOWN = {"label", "colour", "price_per_million_tokens", "price_per_device_hour"}
+PRESENTED = {"label", "colour", "price_per_million_tokens", "price_per_device_hour"}
 
 
 class Teacher(ModelRef, Prompting):
