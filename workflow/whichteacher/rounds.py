@@ -98,6 +98,7 @@ def _template(teacher: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]
     """The chat template of a teacher's tokenizer, as a function from dialogues to prompts."""
     # The plain class reads any tokenizer.json, and AutoTokenizer would import torch first: seconds, in every job.
     from transformers import PreTrainedTokenizerFast
+    from transformers.utils import chat_template_utils
 
     place, revision = locate(teacher["model"]), teacher["revision"]
     try:
@@ -111,6 +112,10 @@ def _template(teacher: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]
         raise InputError(f"{teacher['model']}: no usable tokenizer: {error}") from error
     if tokenizer.chat_template is None:
         raise InputError(f"{teacher['model']}: the tokenizer has no chat template: give the teacher one that has")
+    # Jinja copies a template's globals for every prompt, and these are a chain of mappings: two thirds of the time.
+    if compiled := getattr(chat_template_utils, "_compile_jinja_template", None):
+        template = compiled(tokenizer.chat_template)
+        template.globals = dict(template.globals)
     return lambda chats: tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
 
 
