@@ -35,6 +35,14 @@ def test_it_ends_with_what_the_run_took_and_the_status_of_snakemake(tmp_path, op
     assert (tmp_path / ".snakemake" / "study.lock").read_bytes() == b""
 
 
+def test_the_meter_finds_the_memory_of_even_the_shortest_run():
+    """Less than the line shows, so looked at in bytes: the first sample is taken at once."""
+    meter = run_study.Meter()
+    meter.start()
+    assert re.fullmatch(r"This run took 0 s and at most \d+\.\d GiB of memory\.", meter.stop())
+    assert meter.peak >= psutil.Process().memory_full_info().pss / 2
+
+
 def test_two_studies_do_not_run_in_one_folder(tmp_path):
     lock = tmp_path / ".snakemake" / "study.lock"
     lock.parent.mkdir()
