@@ -33,7 +33,7 @@ from endpoint_server import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whichteacher.config import RUNNING, SHOWN, ConfigError, check_config
+from whichteacher.config import PRESENTED, RUNNING, ConfigError, check_config
 from whichteacher.engines import openai as endpoint
 from whichteacher.engines.openai import OpenaiEngine, pause, read_answer
 from whichteacher.engines.respond import Request, complete, respond, shelf_of
@@ -607,7 +607,7 @@ def test_a_teacher_behind_an_endpoint_is_a_valid_one():
     config = study_with({"model": "provider/name-of-no-hub"}, api_key_env="KEY", extra_body={"top_k": 20})
     teacher = check_config(config).teachers["steps"]
     running = teacher.model_dump(mode="json", include=RUNNING)
-    settings = teacher.model_dump(mode="json", exclude=RUNNING | dict.fromkeys(SHOWN, True))
+    settings = teacher.model_dump(mode="json", exclude=RUNNING | dict.fromkeys(PRESENTED, True))
     assert generate_responses.spec_of(settings, running) == OpenaiSpec(
         model="provider/name-of-no-hub",
         revision=None,
@@ -706,7 +706,7 @@ def test_a_round_of_a_real_server(api, vllm_server, tmp_path, capsys):
     config = study_with({"attempts": [1]}, base_url=vllm_server, api=api, served_model="steps-served", extra_body=extra)
     teacher = check_config(config).teachers["steps"]
     running = teacher.model_dump(mode="json", include=RUNNING)
-    settings = teacher.model_dump(mode="json", exclude=RUNNING | dict.fromkeys(SHOWN, True))
+    settings = teacher.model_dump(mode="json", exclude=RUNNING | dict.fromkeys(PRESENTED, True))
 
     def round_(output: str) -> pa.Table:
         generate_responses.main(
