@@ -101,7 +101,7 @@ def _write_corpus(root: Path, queries: int) -> None:
         ("import_source", "imported/made_up", queries + 9, {}),
         ("clean_queries", "cleaned", queries + 9, {"has_url": 2, "empty": 1}),
         ("deduplicate_queries", "deduplicated", queries + 6, {"exact_duplicate": 2}),
-        ("decontaminate_queries", "queries", queries + 4, {"contaminated": 4}),
+        ("decontaminate_queries", "decontaminated", queries + 4, {"contaminated": 4}),
     ):
         ledger = Ledger(step, "made_up" if step == "import_source" else "all", rows_in)
         ledger.keep(rows_in - sum(reasons.values()))

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from whichteacher.config import UNPINNED, ConfigError, Study, check_config, unpinned_revisions
+from whichteacher.cleaning import check_examples
+from whichteacher.config import UNPINNED, Clean, CleaningRule, ConfigError, Study, check_config, unpinned_revisions
 from whichteacher.places import locate
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +169,8 @@ def blocks(annotation: object) -> list[tuple[type[BaseModel], str]]:
     """The models of an annotation, with what stands between a key and their keys."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [(annotation, "")]
+    if str in typing.get_args(annotation):
+        return []  # a text, or a block that stands for one
     inside = ".<name>" if typing.get_origin(annotation) is dict else ""
     return [(model, inside + more) for part in typing.get_args(annotation) for model, more in blocks(part)]
 
@@ -177,7 +180,8 @@ def keys(model: type[BaseModel], path: str = "") -> list[tuple[str, str]]:
     found = []
     for key, field in model.model_fields.items():
         inner = blocks(field.annotation)
-        found += [] if inner else [(path, key)]
+        shared = issubclass(model, CleaningRule) and key in CleaningRule.model_fields
+        found += [] if inner else [("corpus.clean.<rule>" if shared else path, key)]
         for block, between in inner:
             found += keys(block, f"{path}.{key}{between}".lstrip("."))
     return found
@@ -194,7 +198,7 @@ def test_every_key_is_documented_and_nothing_else():
         (section, key) for section, key in documented if section != "" or key in ("study", "results", "store")
     }
     # A block of blocks has a row too (`columns`), which the models know as a section.
-    sections = {section for section, _ in keys(Study)}
+    sections = {section for section, _ in keys(Study)} | {f"corpus.clean.{rule}" for rule in Clean.model_fields}
     documented = {(section, key) for section, key in documented if f"{section}.{key}".lstrip(".") not in sections}
     assert documented == set(keys(Study))
 
@@ -223,7 +227,14 @@ def unwritten(model: BaseModel, path: str = "") -> list[str]:
 
 
 def test_the_papers_settings_are_all_written_out():
-    assert unwritten(check_config(shipped("paper.yaml"), folders=False)) == []
+    # But for the cleaning rules: the paper has none, so ours are the default.
+    left = unwritten(check_config(shipped("paper.yaml"), folders=False))
+    assert [key for key in left if not key.startswith("corpus.clean.")] == []
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_cleaning_rules_of_every_shipped_study_judge_their_examples(name):
+    assert check_examples(check_config(shipped(name), folders=False).corpus.clean.model_dump()) == []
 
 
 values = st.recursive(
@@ -256,6 +267,11 @@ def test_a_shipped_folder_is_found_from_elsewhere(tmp_path, monkeypatch):
     ("path", "value", "expected"),
     [
         ("figures.smothing", 3, "config key figures.smothing: unknown key (value 3): remove it"),
+        (
+            "corpus.clean",
+            {"url": {"drops": ["None here."]}},
+            "corpus.clean.url.drops (value 'None here.'): the rule keeps it",
+        ),
         ("corpus.shards", "many", "config key corpus.shards (value 'many'): "),
         ("teachers.steps.model", "./no/such/model", "teachers.steps.model (value './no/such/model'): no such folder"),
     ],

@@ -23,7 +23,8 @@ from whichteacher.embedding import encode_hashed_words
 from whichteacher.miniature.benchmarks import make_benchmark
 from whichteacher.queries import normalise, shard_of
 from whichteacher.rule import InputError
-from whichteacher.tables import read_frame, read_table
+from whichteacher.selection import selected_batches
+from whichteacher.tables import as_table, read_frame, read_table
 
 SOURCES = {category: category for category in CATEGORIES}
 QUERIES = dict(zip(CATEGORIES, (120, 60, 50, 40, 40, 40), strict=True))
@@ -65,17 +66,25 @@ def stage(request, tmp_path_factory):
     clean_queries(imported, Clean().model_dump(), **out("cleaned", *three))
     cleaned, single = str(folder / "cleaned.parquet"), str(folder / "deduplicated.parquet")
     pairs = {"duplicates": str(folder / "duplicates.parquet")}
-    deduplicate_queries(cleaned, list(SOURCES), **out("deduplicated", *three), **pairs)
+    deduplicate_queries(imported, cleaned, list(SOURCES), **out("deduplicated", *three), **pairs)
     benchmarks = [str(folder / f"{name}.parquet") for name in BENCHMARKS]
     pairs = {"contamination": str(folder / "contamination.parquet")}
-    decontaminate_queries(single, benchmarks, DECONTAMINATE, **out("queries", *three), **pairs)
-    shard_corpus(str(folder / "queries.parquet"), [str(folder / f"shard{shard}.parquet") for shard in range(3)])
+    decontaminate_queries(imported, single, benchmarks, DECONTAMINATE, **out("decontaminated", *three), **pairs)
+    shards = [str(folder / f"shard{shard}.parquet") for shard in range(3)]
+    shard_corpus(imported, str(folder / "decontaminated.parquet"), shards)
     return folder
+
+
+def corpus_left(folder):
+    """The queries that are left, in the order of their sources and rows there."""
+    selected = read_table(folder / "decontaminated.parquet", schemas.SELECTED)
+    imported = [folder / f"{source}.parquet" for source in SOURCES]
+    return as_table(pa.concat_tables(selected_batches(imported, selected, schemas.QUERIES.names)), schemas.QUERIES)
 
 
 def dropped_rows(folder):
     """Reason of every dropped row, by ``source/row`` or ``file:line``."""
-    steps = [*SOURCES, "cleaned", "deduplicated", "queries"]
+    steps = [*SOURCES, "cleaned", "deduplicated", "decontaminated"]
     dropped = read_frame([folder / f"{step}.dropped.parquet" for step in steps], schemas.DROPPED)
     return list(zip(dropped["detail"].str.split(": ").str[0], dropped["reason"], strict=True))
 
@@ -92,7 +101,7 @@ def test_exactly_what_was_planted_is_removed(stage):
 
 
 def test_planted_innocents_survive_and_counts_add_up(stage):
-    left = read_frame(stage / "queries.parquet", schemas.QUERIES)
+    left = corpus_left(stage).to_pandas()
     rows = set(left["source"] + "/" + left["source_row"])
     planted = json.loads((stage / "planted.json").read_text())
     for kind in SURVIVING:
@@ -101,7 +110,7 @@ def test_planted_innocents_survive_and_counts_add_up(stage):
 
 
 def test_nothing_left_is_a_benchmark_problem(stage):
-    left = read_table(stage / "queries.parquet", schemas.QUERIES).to_pylist()
+    left = corpus_left(stage).to_pylist()
     problems = read_frame([stage / f"{name}.parquet" for name in BENCHMARKS], schemas.BENCHMARK_PROBLEMS)
     contents = [turn["content"] for row in left for turn in row["turns"]]
     assert {normalise(content) for content in contents}.isdisjoint(map(normalise, problems["prompt"]))
@@ -113,7 +122,7 @@ def test_nothing_left_is_a_benchmark_problem(stage):
 
 
 def test_shards_hold_every_query_once(stage):
-    queries = read_table(stage / "queries.parquet", schemas.QUERIES)
+    queries = corpus_left(stage)
     shards = [read_table(stage / f"shard{shard}.parquet", schemas.QUERIES) for shard in range(3)]
     assert pa.concat_tables(shards).equals(queries.sort_by("query_id"))
     for number, shard in enumerate(shards):

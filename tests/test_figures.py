@@ -26,8 +26,7 @@ from matplotlib import image
 from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
 from whichteacher.plotting import box_statistics, read_published
-from whichteacher.schemas import QUERIES
-from whichteacher.tables import write_json, write_table
+from whichteacher.tables import write_json
 
 REPOSITORY = Path(__file__).parents[1]
 PUBLISHED = REPOSITORY / "config" / "published"
@@ -115,7 +114,6 @@ def study(tmp_path_factory):
     )
     reconcile_ledger.main(sorted(root.glob("**/*.ledger.parquet")), statistics / "ledger.csv")
     table = pq.read_table(queries[0])
-    write_table(root / "corpus/queries.parquet", table, QUERIES)
     planted = {"url": [["made_up", "gone"]], "near_duplicate": [["made_up", table["source_row"][0].as_py()]]}
     write_json(root / "miniature/planted.json", planted)
     _draw(root)
@@ -137,7 +135,7 @@ def _report(study, page, training=True):
         "template": REPOSITORY / "workflow/report/report.html.j2",
         "css": REPOSITORY / "workflow/report/report.css",
         "contamination": study / "corpus/contamination.parquet",
-        "queries": study / "corpus/queries.parquet",
+        "queries": sorted(study.glob("corpus/shards/*.parquet")),
         "planted": study / "miniature/planted.json",
         "collected": sorted(study.glob("verification/*/*/attempts.parquet")),
         "datasets": [study / f"datasets/{study_tables.CONTROL}/{teacher}.parquet" for teacher in study_tables.TEACHERS],

@@ -65,7 +65,7 @@ def test_the_ledger_balances_and_finds_every_planted_fault(results):
     for kind, reason in (
         ("url", "url"),
         ("markdown_table", "markdown_table"),
-        ("garbled", "garbled"),
+        ("private_use", "unicode_ratio"),
         ("empty", "empty"),
     ):
         assert reasons[reason] == len(planted[kind])

@@ -29,7 +29,16 @@ _WIDTH = 120
 
 def scalar(value: Any) -> str:
     """A value on one line, as YAML; lists and mappings in flow style."""
-    inside = yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=2**31)
+    # In double quotes what cannot be seen is written as an escape.
+    seen = json.dumps(value, ensure_ascii=False).isprintable()
+    inside = yaml.safe_dump(
+        [value],
+        default_flow_style=True,
+        default_style='"' if isinstance(value, str) and not value.isprintable() else None,
+        sort_keys=False,
+        width=2**31,
+        allow_unicode=seen,
+    )
     return inside.strip()[1:-1]
 
 
@@ -57,7 +66,14 @@ def yaml_lines(block: BaseModel, indent: int, complete: bool) -> list[str]:
             for number, (name, entry) in enumerate(value.items()):
                 lines += [f"{space}  {name}:", *yaml_lines(entry, indent + 4, complete and number == 0)]
         else:
-            lines.append(f"{space}{key}: {scalar(block.model_dump(mode='json')[key])}")
+            plain = block.model_dump(mode="json")[key]
+            line = f"{space}{key}: {scalar(plain)}"
+            if isinstance(plain, list) and (
+                len(line) > _WIDTH or any(isinstance(item, str) and not item.isprintable() for item in plain)
+            ):
+                lines += [f"{space}{key}:", *(f"{space}  - {scalar(item)}" for item in plain)]
+            else:
+                lines.append(line)
     return lines
 
 

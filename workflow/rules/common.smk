@@ -20,6 +20,12 @@ try:
     STUDY = check_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+if workflow.is_main_process:
+    # Here alone, so that no job waits for polars.
+    from whichteacher.cleaning import check_examples
+
+    if misjudged := check_examples(STUDY.corpus.clean.model_dump(mode="json")):
+        raise WorkflowError("\n".join(misjudged))
 for key in unpinned_revisions(STUDY):
     logger.warning(f"config key {key}: all zeros stand for an unknown commit: pin the one you use before you run this")
 

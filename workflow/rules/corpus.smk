@@ -2,6 +2,7 @@
 
 SOURCES = STUDY.corpus.sources
 BENCHMARK_BLOCKS = STUDY.evaluation.benchmarks if STUDY.evaluation else {}
+IMPORTED = [f"<results>/corpus/imported/{source}.parquet" for source in SOURCES]
 ENCODES_WITH_MODEL = STUDY.corpus.decontaminate.embedder not in (None, "hashed_words")
 
 
@@ -99,7 +100,7 @@ rule import_benchmark:
 
 rule clean_queries:
     input:
-        imported=expand("<results>/corpus/imported/{source}.parquet", source=SOURCES),
+        imported=IMPORTED,
         code=code("clean_queries"),
     output:
         table="<results>/corpus/cleaned.parquet",
@@ -111,7 +112,7 @@ rule clean_queries:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input: max(1000, 20 * input.size_mb),
+        mem_mb=2000,
         runtime=60,
     params:
         clean=settings(STUDY.corpus.clean),
@@ -121,6 +122,7 @@ rule clean_queries:
 
 rule deduplicate_queries:
     input:
+        imported=IMPORTED,
         cleaned="<results>/corpus/cleaned.parquet",
         code=code("deduplicate_queries"),
     output:
@@ -134,7 +136,7 @@ rule deduplicate_queries:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input: max(1000, 20 * input.size_mb),
+        mem_mb=4000,
         runtime=60,
     params:
         sources=list(SOURCES),
@@ -144,14 +146,15 @@ rule deduplicate_queries:
 
 rule decontaminate_queries:
     input:
+        imported=IMPORTED,
         deduplicated="<results>/corpus/deduplicated.parquet",
         benchmarks=expand("<results>/corpus/benchmarks/{benchmark}.parquet", benchmark=BENCHMARK_BLOCKS),
         code=code("decontaminate_queries"),
     output:
-        table="<results>/corpus/queries.parquet",
+        table="<results>/corpus/decontaminated.parquet",
         contamination="<results>/corpus/contamination.parquet",
-        ledger="<results>/corpus/queries.ledger.parquet",
-        dropped="<results>/corpus/queries.dropped.parquet",
+        ledger="<results>/corpus/decontaminated.ledger.parquet",
+        dropped="<results>/corpus/decontaminated.dropped.parquet",
     log:
         "<logs>/decontaminate_queries.log",
     conda:
@@ -169,7 +172,8 @@ rule decontaminate_queries:
 
 rule shard_corpus:
     input:
-        queries="<results>/corpus/queries.parquet",
+        imported=IMPORTED,
+        queries="<results>/corpus/decontaminated.parquet",
         code=code("shard_corpus"),
     output:
         shards=expand("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),

@@ -239,7 +239,7 @@ rule build_report:
         teacher_comparison="<results>/statistics/teacher_comparison.csv",
         ledger="<results>/statistics/ledger.csv",
         contamination="<results>/corpus/contamination.parquet",
-        queries="<results>/corpus/queries.parquet",
+        queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
         planted="<results>/miniature/planted.json" if STUDY.miniature else [],
         collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
         datasets=_DATASETS,

@@ -6,7 +6,7 @@ LEDGERS = [
     *collect("<results>/corpus/imported/{source}.ledger.parquet", source=list(STUDY.corpus.sources)),
     "<results>/corpus/cleaned.ledger.parquet",
     "<results>/corpus/deduplicated.ledger.parquet",
-    "<results>/corpus/queries.ledger.parquet",
+    "<results>/corpus/decontaminated.ledger.parquet",
     *collect(
         "<results>/generation/{teacher}/traces.ledger.parquet",
         teacher=[name for name, teacher in STUDY.teachers.items() if teacher.engine == "dataset"],

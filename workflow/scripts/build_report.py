@@ -447,8 +447,8 @@ def contamination_table(path: str, benchmarks: Mapping[str, str]) -> Table:
     )
 
 
-def planted_faults(planted: Mapping[str, Sequence[Sequence[str]]], queries: str) -> dict[str, Any]:
-    """What became of the planted rows; ``planted`` maps kinds to (source, row), ``queries`` is the finished corpus."""
+def planted_faults(planted: Mapping[str, Sequence[Sequence[str]]], queries: Sequence[str]) -> dict[str, Any]:
+    """What became of the planted rows; ``planted`` maps kinds to (source, row), ``queries`` are the shards of the corpus."""
     frame = read_frame(queries, QUERIES, ["source", "source_row"])
     left = set(zip(frame["source"], frame["source_row"], strict=True))
     rows, right = [], 0

@@ -16,7 +16,8 @@ from whichteacher.embedding import Encoder, load_encoder
 from whichteacher.ledger import Ledger
 from whichteacher.queries import normalise
 from whichteacher.rule import Progress
-from whichteacher.schemas import BENCHMARK_PROBLEMS, CONTAMINATION, QUERIES
+from whichteacher.schemas import BENCHMARK_PROBLEMS, CONTAMINATION, SELECTED
+from whichteacher.selection import selected_batches
 from whichteacher.tables import read_table, write_table
 from whichteacher.words import Words, split_words
 
@@ -176,6 +177,7 @@ def decontaminate(
 
 
 def main(
+    imported: Sequence[str],
     deduplicated: str,
     benchmarks: Sequence[str],
     settings: Mapping[str, Any],
@@ -184,10 +186,12 @@ def main(
     ledger: str,
     dropped: str,
 ) -> None:
-    """Decontaminate the table ``deduplicated`` against the tables ``benchmarks``."""
+    """Decontaminate the selection ``deduplicated`` of the tables ``imported`` against the tables ``benchmarks``."""
     problems = read_table(benchmarks, BENCHMARK_PROBLEMS)
-    left, pairs, counts = decontaminate(read_table(deduplicated, QUERIES), problems, settings)
-    write_table(table, left, QUERIES, {"decontaminate": dict(settings), "problems": problems.num_rows})
+    selected = read_table(deduplicated, SELECTED)
+    queries = pa.concat_tables(selected_batches(imported, selected, _COLUMNS))
+    left, pairs, counts = decontaminate(queries, problems, settings)
+    write_table(table, left, SELECTED, {"decontaminate": dict(settings), "problems": problems.num_rows})
     write_table(contamination, pairs, CONTAMINATION)
     counts.write(ledger, dropped)
     print(f"{counts.rows_in} queries, {counts.kept} kept, {len(counts.dropped)} contaminated")
@@ -198,6 +202,7 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
+            list(snakemake.input.imported),  # noqa: F821
             snakemake.input.deduplicated,  # noqa: F821
             list(snakemake.input.benchmarks),  # noqa: F821
             snakemake.params.decontaminate,  # noqa: F821

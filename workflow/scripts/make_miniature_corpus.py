@@ -28,10 +28,14 @@ DROPPED = {
     "nul": "invalid_text",
     "empty": "empty",
     "incomplete": "incomplete",
-    "garbled": "garbled",
+    "dangling": "incomplete",
+    "lost_characters": "broken_encoding",
+    "misread": "broken_encoding",
+    "private_use": "unicode_ratio",
     "url": "url",
-    "markdown_table": "markdown_table",
-    "html_table": "html_table",
+    "markdown_table": "table",
+    "html_table": "table",
+    "image": "image",
     "duplicate": "duplicate",
     "duplicate_white_space": "duplicate",
     "duplicate_without_answer": "duplicate",
@@ -216,19 +220,29 @@ def _malformed(kind: str, row: Row) -> str:
     return json.dumps(_with_last(row, "What is \ud83d ?" if kind == "lone_surrogate" else "What is \0 ?"))
 
 
-def _garble(text: str, _k: int, rng: random.Random) -> str:
-    """``text`` with half of its characters replaced by replacement and private-use characters."""
-    return "".join(rng.choice("\ufffd\ue000\uf8ff") if rng.random() < 0.5 else character for character in text)
+def _replace(characters: str) -> Callable[[str, int, random.Random], str]:
+    """Replaces half of a text's characters."""
+    return lambda text, _k, rng: "".join(rng.choice(characters) if rng.random() < 0.5 else mark for mark in text)
+
+
+def _misread(text: str, k: int, _rng: random.Random) -> str:
+    """``text`` and a remark whose UTF-8 was read as Windows-1252."""
+    remark = (" It’s for the café.", " “Köln” asked.", " Señor Muñoz asked.")[k % 3]
+    return text + remark.encode("utf-8").decode("cp1252", errors="replace").replace("\ufffd", "")
 
 
 #: How each kind of fault is put into a clean prompt, given its number and a generator.
 _DIRTY: dict[str, Callable[[str, int, random.Random], str]] = {
     "empty": lambda _text, k, _rng: _BLANKS[k % len(_BLANKS)],
     "incomplete": lambda _text, k, _rng: _STUMPS[k % len(_STUMPS)],
-    "garbled": _garble,
+    "dangling": lambda text, k, _rng: text.rstrip(".?") + (", and", " such that", ",")[k % 3],
+    "lost_characters": _replace("\ufffd"),
+    "misread": _misread,
+    "private_use": _replace("\ue000\uf8ff"),
     "url": lambda text, k, _rng: f"{text} See {('https://example.org/page/', 'www.example.org/')[k % 2]}{k} for more.",
     "markdown_table": lambda text, k, _rng: f"{text}\n\n| item | count |\n| --- | :-: |\n| beads | {k} |",
     "html_table": lambda text, k, _rng: f"{text}\n<table><tr><td>beads</td><td>{k}</td></tr></table>",
+    "image": lambda text, k, _rng: text + ("\n![beads](beads.png)", " The beads are shown in the figure.")[k % 2],
 }
 #: How a copy of a query in the same source differs from it.
 _COPIES: dict[str, Callable[[str, int], str]] = {

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from whichteacher.patterns import ENDING, IMAGE, TABLE, UNWANTED, URL
 from whichteacher.places import locate
 
 Category = Literal["math", "code", "science", "instruction_following", "multi_turn", "general"]
@@ -131,18 +132,160 @@ class Source(Block):
         return self
 
 
-class Clean(Block):
-    """Which queries are unfit."""
+class Repeated(Block):
+    """A long example, without its length in the file."""
 
-    max_chars: Positive = Field(20000, description="Drop longer queries as `too_long`.")
-    min_chars: Positive = Field(4, description="Drop shorter queries as `incomplete`.")
-    max_garbled: Probability = Field(
-        0.15,
-        description="Drop as `garbled` above this share of replacement, private-use, unassigned, surrogate and control "
-        "characters. Letters of any script and mathematical signs are not garbled.",
+    text: str = Field(description="What is repeated.")
+    times: Positive = Field(description="How often.")
+
+
+Example = str | Repeated
+
+
+class CleaningRule(Block):
+    """When a query is unfit, with examples that are checked whenever the configuration is read."""
+
+    drop: bool = Field(True, description="Whether the rule is applied.")
+    drops: list[Example] = Field(default_factory=list, description="Examples that the rule must drop.")
+    keeps: list[Example] = Field(default_factory=list, description="Examples that the rule must keep.")
+
+
+class EmptyRule(CleaningRule):
+    """Nothing to read in the last message."""
+
+    drops: list[Example] = Field(["", " \u200b\n"], description="Examples that the rule must drop.")
+    keeps: list[Example] = Field(["?"], description="Examples that the rule must keep.")
+
+
+class IncompleteRule(CleaningRule):
+    """The last message is a fragment."""
+
+    min_chars: Positive = Field(4, description="Shortest last message, without white space around it.")
+    ending: str | None = Field(
+        ENDING, description="Regular expression, looked for in the last 64 characters, of an ending no question has."
     )
-    drop_urls: bool = Field(True, description="Drop queries with a URL.")
-    drop_tables: bool = Field(True, description="Drop queries with a Markdown or HTML table.")
+    drops: list[Example] = Field(
+        ["Why", "Find all integers n such that", "Let x = 3, y = 4,"], description="Examples that the rule must drop."
+    )
+    keeps: list[Example] = Field(
+        ["Why?", "Is it hot or cold outside, or both?", "1+1=", "Complete this function:\ndef f(x):"],
+        description="Examples that the rule must keep.",
+    )
+
+
+class TooLongRule(CleaningRule):
+    """More text than a query should have."""
+
+    max_chars: Positive = Field(20000, description="Longest query, all turns together.")
+    drops: list[Example] = Field(
+        [Repeated(text="ten chars ", times=2001)], description="Examples that the rule must drop."
+    )
+    keeps: list[Example] = Field(
+        [Repeated(text="ten chars ", times=2000)], description="Examples that the rule must keep."
+    )
+
+
+class BrokenEncodingRule(CleaningRule):
+    """A character was lost (U+FFFD), or UTF-8 was read as another encoding (as ftfy's heuristic finds)."""
+
+    drops: list[Example] = Field(
+        ["What does \ufffd 5 mean?", "Itâ€™s 5 oâ€™clock; when is it 6?", "Wo liegt KÃ¶ln?"],
+        description="Examples that the rule must drop.",
+    )
+    keeps: list[Example] = Field(
+        ["It’s 5 o’clock; when is it 6?", "Wo liegt Köln?", "水的沸点是多少?", "∀ε>0 ∃δ>0: |x−a|<δ ⇒ |f(x)−f(a)|<ε"],
+        description="Examples that the rule must keep.",
+    )
+
+
+class UnicodeRatioRule(CleaningRule):
+    """Too many characters that no question is made of."""
+
+    characters: str = Field(UNWANTED, description="The characters, as a regular expression for one of them.")
+    max_share: Probability = Field(0.15, description="Largest share of them.")
+    drops: list[Example] = Field(
+        ["\ue000\uf8ff\ue001 2 \uf8fe?", "■□■□ ◆◇ ■□■ what?", "H̸̡̪̯e̴͉͝l̶̰̅p̷͍͌ me!"],
+        description="Examples that the rule must drop.",
+    )
+    keeps: list[Example] = Field(
+        [
+            "求所有满足 x² + y² = 25 的整数对 (x, y)。",
+            "∀ε>0 ∃δ>0: |x−a|<δ ⇒ |f(x)−f(a)|<ε",
+            "حل المعادلة س + ٣ = ٥",
+            "यह समीकरण हल करें: x + 3 = 5",
+            "In △ABC, ∠A = 90°. Find BC.",
+        ],
+        description="Examples that the rule must keep.",
+    )
+
+
+class UrlRule(CleaningRule):
+    """A web address."""
+
+    pattern: str = Field(URL, description="Regular expression, looked for in every turn.")
+    drops: list[Example] = Field(
+        ["See https://example.org/a for it.", "Look at www.example.org now."],
+        description="Examples that the rule must drop.",
+    )
+    keeps: list[Example] = Field(
+        ["What does http stand for?", "The ratio is 3:4; see page 5.html."],
+        description="Examples that the rule must keep.",
+    )
+
+
+class TableRule(CleaningRule):
+    """A table in Markdown, HTML, LaTeX or plain signs."""
+
+    pattern: str = Field(TABLE, description="Regular expression, looked for in every turn.")
+    drops: list[Example] = Field(
+        [
+            "Sum it:\n| a | b |\n|---|:-:|\n| 1 | 2 |",
+            "<table><tr><td>1</td></tr></table>",
+            "+---+---+\n| 1 | 2 |\n+---+---+",
+        ],
+        description="Examples that the rule must drop.",
+    )
+    keeps: list[Example] = Field(
+        ["Solve |x| + |y| = 3.\n---\nGive all answers.", "What does the <table> tag do?", "P(A | B) is what?"],
+        description="Examples that the rule must keep.",
+    )
+
+
+class ImageRule(CleaningRule):
+    """An image, or words that point at one."""
+
+    pattern: str = Field(IMAGE, description="Regular expression, looked for in every turn.")
+    drops: list[Example] = Field(
+        ["![](triangle.png) Find x.", "As shown in the figure, AB = 3. Find BC.", "如图，求三角形的面积。"],
+        description="Examples that the rule must drop.",
+    )
+    keeps: list[Example] = Field(
+        ["Find the image of 3 under f.", "Is the graph of y = 1/x connected?", "Write code that draws a figure."],
+        description="Examples that the rule must keep.",
+    )
+
+
+class Clean(Block):
+    """Which queries are unfit: the name of a rule is its reason in the ledger, and the first that holds counts."""
+
+    empty: EmptyRule = Field(default_factory=EmptyRule, description="No visible character in the last message.")
+    incomplete: IncompleteRule = Field(
+        default_factory=IncompleteRule,
+        description="A last message that is too short, or has an ending no whole question has.",
+    )
+    too_long: TooLongRule = Field(default_factory=TooLongRule, description="Too many characters.")
+    broken_encoding: BrokenEncodingRule = Field(
+        default_factory=BrokenEncodingRule,
+        description="A lost character (U+FFFD), or UTF-8 that was read as another encoding.",
+    )
+    unicode_ratio: UnicodeRatioRule = Field(
+        default_factory=UnicodeRatioRule,
+        description="Too large a share of characters that no question is made of. Letters of any script, digits, punctuation "
+        "and mathematical signs are none of them.",
+    )
+    url: UrlRule = Field(default_factory=UrlRule, description="A web address.")
+    table: TableRule = Field(default_factory=TableRule, description="A table in Markdown, HTML, LaTeX or plain signs.")
+    image: ImageRule = Field(default_factory=ImageRule, description="An image, or words that point at one.")
 
 
 class Decontaminate(Block):

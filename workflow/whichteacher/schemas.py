@@ -38,6 +38,12 @@ QUERIES = _schema(
     constraints=(STRING, "null"),  # JSON: {"instruction_id_list": [...], "kwargs": [...]}
 )
 
+SELECTED = _schema(
+    source=STRING,
+    row=INT,  # position in the source's imported table
+    query_id=STRING,
+)
+
 BENCHMARK_PROBLEMS = _schema(
     problem_id=STRING,
     benchmark=STRING,
@@ -49,7 +55,14 @@ BENCHMARK_PROBLEMS = _schema(
     difficulty=(INT, "null"),
 )
 
-DUPLICATES = _schema(kept=STRING, dropped=STRING, dropped_source=STRING, dropped_source_row=STRING)
+DUPLICATES = _schema(
+    kept=STRING,  # query_id of the survivor
+    kept_source=STRING,
+    kept_source_row=STRING,
+    dropped=STRING,  # query_id of the row that it stands for
+    dropped_source=STRING,
+    dropped_source_row=STRING,
+)
 
 CONTAMINATION = _schema(
     query_id=STRING,
