@@ -15,6 +15,7 @@ from whichteacher.ledger import Ledger
 from whichteacher.schemas import (
     COLLECTED,
     CONTAMINATION,
+    CONTAMINATION_SWEEP,
     QUERIES,
     SCORED_SAMPLES,
     TRACES,
@@ -76,6 +77,16 @@ def write_study(root: Path, queries: int = 160, shards: int = 2, problems: int =
         write_table(root / f"corpus/shards/{shard}.parquet", rows[shard::shards], QUERIES)
     _write_corpus(root, queries)
 
+    for teacher, kept in write_teachers(root, rows, level, shards, rng).items():
+        for seed in SEEDS:
+            _write_student(root, teacher, seed, kept, problems, samples, rng)
+    return root
+
+
+def write_teachers(
+    root: Path, rows: list[dict], level: dict[str, int], shards: int, rng: np.random.Generator
+) -> dict[str, int]:
+    """Write attempts, traces and datasets of all teachers on the queries ``rows``; returns the rows of each dataset."""
     traces = {teacher: _write_teacher(root, teacher, rows, level, shards, rng) for teacher in TEACHERS}
     common = set.intersection(*({trace["query_id"] for trace in found} for found in traces.values()))
     for teacher, found in traces.items():
@@ -87,9 +98,7 @@ def write_study(root: Path, queries: int = 160, shards: int = 2, problems: int =
             if trace["query_id"] not in common:
                 ledger.drop(trace["query_id"], "not_solved_by_all")
         _write_ledger(ledger, root / f"datasets/{CONTROL}/{teacher}")
-        for seed in SEEDS:
-            _write_student(root, teacher, seed, len(kept), problems, samples, rng)
-    return root
+    return dict.fromkeys(traces, len(common))
 
 
 def _write_ledger(ledger: Ledger, stem: Path) -> None:
@@ -126,6 +135,13 @@ def _write_corpus(root: Path, queries: int) -> None:
             for number in range(4)
         ],
         CONTAMINATION,
+    )
+    sweep = [("exact", 1.0, 3, 3), *(("ngram", step / 10, 40 - 4 * step, 20 - 2 * step) for step in range(1, 11))]
+    sweep += [("embedding", 0.7 + 0.05 * step, 60 - 10 * step, 60 - 10 * step) for step in range(6)]
+    write_table(
+        root / "corpus/contamination_sweep.parquet",
+        [dict(zip(CONTAMINATION_SWEEP.names, line, strict=True)) for line in sweep],
+        CONTAMINATION_SWEEP,
     )
 
 

@@ -7,13 +7,14 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from study_runs import CONFIG, changed, command, planned, snakemake, stored
+from study_runs import CONFIG, ROOT, changed, command, planned, snakemake, stored
 
 pytestmark = pytest.mark.study
 
@@ -69,6 +70,23 @@ def test_the_ledger_balances_and_finds_every_planted_fault(results):
         ("empty", "empty"),
     ):
         assert reasons[reason] == len(planted[kind])
+
+
+def test_the_life_of_a_query_is_told_from_its_source_to_its_last_stage(finished, results):
+    def why(query: str) -> list[tuple[str, str]]:
+        """(step, state) of each line about a step."""
+        command = [sys.executable, str(ROOT / "tools/why.py"), query, "--config", str(CONFIG)]
+        done = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True)
+        return re.findall(r"^  (\w+_\w+) +(\S+)", done.stdout, re.MULTILINE)
+
+    query = pd.read_parquet(results / "datasets/parallel/steps.parquet")["query_id"].iloc[0]
+    corpus = ["import_source", "clean_queries", "deduplicate_queries", "decontaminate_queries", "shard_corpus"]
+    accepted = ["collect_attempts", "curate_traces", "match_datasets", "export_dataset", "train_student"]
+    # Every teacher solved it; the line of its perplexity holds a number.
+    told = [(step, state) for step, state in why(query) if step != "score_perplexity"]
+    assert told == [(step, "kept") for step in [*corpus, *3 * accepted]]
+    dropped = pd.read_parquet(results / "corpus/deduplicated.dropped.parquet")["detail"].iloc[0].split(": ")[0]
+    assert why(dropped) == [(step, "kept") for step in corpus[:2]] + [("deduplicate_queries", "dropped")]
 
 
 def test_the_first_pass_of_each_query_is_the_one_accepted(results):

@@ -76,6 +76,13 @@ CONTAMINATION = _schema(
     problem=STRING,
 )
 
+CONTAMINATION_SWEEP = _schema(
+    method=STRING,  # exact, ngram, embedding
+    threshold=FLOAT,
+    queries=INT,  # flagged by this method at this threshold
+    dropped=INT,  # of these, the queries that this method would drop
+)
+
 LEDGER = _schema(
     step=STRING,  # the rule
     scope=STRING,  # what the step ran on: a source, a teacher, teacher/shard, "all"
