@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from clean_queries import clean_queries
 from deduplicate_queries import deduplicate, find_duplicates
+from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -129,6 +130,20 @@ def test_control_characters_are_found_wherever_they_stand(contents):
     texts = Texts(pa.array([[{"role": "user", "content": content}] for content in contents], TURNS))
     odd = [any(ord(c) == 127 or (ord(c) < 32 and c not in "\t\n\v\f\r") for c in content) for content in contents]
     assert texts.with_controls().tolist() == odd
+
+
+#: What ftfy's heuristic speaks of, and what stands beside it.
+_MISREADABLE = sorted({c for group in MOJIBAKE_CATEGORIES.values() for c in group} - {"-"}) + list(
+    "ab Z水한ㄱ°ГРвā\ufffd"
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.text(st.sampled_from(_MISREADABLE), max_size=6), min_size=1, max_size=20))
+def test_no_misread_text_is_overlooked(contents):
+    texts = Texts(pa.array([[{"role": "user", "content": content}] for content in contents], TURNS))
+    found = RULES["broken_encoding"](texts, CLEAN["broken_encoding"])[0].tolist()
+    assert found == [is_bad(content) or "\ufffd" in content for content in contents]
 
 
 def test_every_default_example_is_judged_as_it_should_be():
