@@ -349,9 +349,7 @@ def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 def in_process(*arguments: str) -> dict[str, Any]:
     """Run one of the inner commands of this file; its last line is a JSON object."""
-    run = subprocess.run(
-        [sys.executable, __file__, *arguments], check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    run = subprocess.run([sys.executable, __file__, *arguments], check=False, capture_output=True, text=True)
     if run.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{run.stderr[-3000:]}")
     return json.loads(run.stdout.splitlines()[-1])
