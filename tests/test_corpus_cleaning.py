@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from whichteacher.cleaning import RULES, Texts, check_examples, find_faults
-from whichteacher.config import Clean
+from whichteacher.config import Clean, Deduplicate
 from whichteacher.ledger import Ledger
 from whichteacher.patterns import TABLE, UNWANTED
 from whichteacher.queries import query_id
@@ -18,6 +18,7 @@ from whichteacher.schemas import QUERIES, SELECTED, TURNS
 from whichteacher.tables import as_table, write_table
 
 CLEAN = Clean().model_dump()
+DEDUPLICATE = Deduplicate().model_dump()
 
 
 def query(content, source="a", row="1", **more):
@@ -232,8 +233,45 @@ def test_each_query_stays_once_and_in_order(tmp_path, contents):
     write_table(tmp_path / "first.parquet", table, QUERIES, {"source": "first"})
     rows = pa.array(range(len(contents)), pa.int64())
     selected = as_table(table.append_column("row", rows), SELECTED)
-    kept, pairs, ledger = deduplicate([tmp_path / "first.parquet"], selected, ["first"])
+    kept, pairs, ledger = deduplicate([tmp_path / "first.parquet"], selected, ["first"], DEDUPLICATE, tmp_path)
     identifiers = kept["query_id"].to_pylist()
     assert identifiers == list(dict.fromkeys(table["query_id"].to_pylist()))
     assert len(pairs) == len(ledger.dropped) == len(contents) - len(identifiers)
     ledger.rows()
+
+
+def test_of_near_duplicates_the_same_row_survives_as_of_equal_ones(tmp_path):
+    text = "A farmer keeps hens in a barn at the edge of the village and sells all eggs they lay. What does he earn in a week?"
+    turns = [{"role": "user", "content": "I count."}, {"role": "assistant", "content": "Good."}]
+    dialogue = [*turns, {"role": "user", "content": text}]
+    tables = {
+        "first": [query(text, "first", "1"), query(f"{text} ", "first", "2"), query(dialogue, "first", "3")],
+        "second": [
+            query(f"{text} Thanks!", "second", "1", reference="8"),
+            query(f"Hello! {text}", "second", "2", reference="9"),
+            query(text.replace("A farmer", "One farmer"), "second", "3", tests="{}"),
+        ],
+    }
+    selected = []
+    for source, rows in tables.items():
+        table = as_table(rows, QUERIES)
+        write_table(tmp_path / f"{source}.parquet", table, QUERIES, {"source": source})
+        selected.append(as_table(table.append_column("row", pa.array(range(3), pa.int64())), SELECTED))
+    imported = [tmp_path / f"{source}.parquet" for source in tables]
+    near = {**DEDUPLICATE, "near": True}
+    kept, pairs, ledger = deduplicate(imported, pa.concat_tables(selected), list(tables), near, tmp_path)
+    assert kept.select(["source", "row"]).to_pylist() == [
+        {"source": "first", "row": 2},
+        {"source": "second", "row": 0},
+        {"source": "second", "row": 1},
+    ]
+    names = ("method", "dropped_source", "dropped_source_row", "kept_source", "kept_source_row")
+    assert [tuple(pair[name] for name in names) for pair in pairs] == [
+        ("exact", "first", "2", "first", "1"),
+        ("near", "first", "1", "second", "1"),
+        ("near", "second", "3", "second", "1"),
+    ]
+    ledger.rows()
+    assert ledger.reasons == {"duplicate": 1, "near_duplicate": 2}
+    assert ledger.dropped[1]["detail"].startswith("first/1: 0.9")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".parquet", ".parquet"]

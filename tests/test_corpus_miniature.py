@@ -18,7 +18,7 @@ from make_miniature_corpus import main as make_miniature_corpus
 from shard_corpus import main as shard_corpus
 
 from whichteacher import schemas
-from whichteacher.config import CATEGORIES, Clean, Decontaminate
+from whichteacher.config import CATEGORIES, Clean, Decontaminate, Deduplicate
 from whichteacher.embedding import encode_hashed_words
 from whichteacher.miniature.benchmarks import make_benchmark
 from whichteacher.queries import normalise, shard_of
@@ -31,6 +31,7 @@ QUERIES = dict(zip(CATEGORIES, (120, 60, 50, 40, 40, 40), strict=True))
 BENCHMARKS = {"easy_math": 30, "hard_math": 20, "code_tasks": 20}
 ROLES = {"easy_math": "MATH500", "hard_math": "AIME2024", "code_tasks": "LiveCodeBench"}
 COLUMNS = {"id": "id", "turns": "turns", "answer": "answer", "answer_type": "answer_type", "tests": "tests"}
+DEDUPLICATE = Deduplicate().model_dump()
 DECONTAMINATE = Decontaminate(embedder="hashed_words", containment=0.7).model_dump()
 PLANTED = 12
 
@@ -66,7 +67,7 @@ def stage(request, tmp_path_factory):
     clean_queries(imported, Clean().model_dump(), **out("cleaned", *three))
     cleaned, single = str(folder / "cleaned.parquet"), str(folder / "deduplicated.parquet")
     pairs = {"duplicates": str(folder / "duplicates.parquet")}
-    deduplicate_queries(imported, cleaned, list(SOURCES), **out("deduplicated", *three), **pairs)
+    deduplicate_queries(imported, cleaned, list(SOURCES), DEDUPLICATE, **out("deduplicated", *three), **pairs)
     benchmarks = [str(folder / f"{name}.parquet") for name in BENCHMARKS]
     pairs = {"contamination": str(folder / "contamination.parquet")}
     decontaminate_queries(imported, single, benchmarks, DECONTAMINATE, **out("decontaminated", *three), **pairs)
@@ -107,6 +108,29 @@ def test_planted_innocents_survive_and_counts_add_up(stage):
     for kind in SURVIVING:
         assert {f"{source}/{row}" for source, row in planted[kind]} <= rows
     assert len(left) == sum(QUERIES.values()) + len(SURVIVING) * PLANTED
+
+
+@pytest.mark.parametrize(
+    # By default near duplicates are longer texts; smaller n-grams compare the miniature's few words as well.
+    ("settings", "found", "nothing_else"),
+    [({}, 9, True), ({"ngram": 2, "similarity": 0.5}, PLANTED, False)],
+)
+def test_planted_near_duplicates_leave_if_asked_for(stage, tmp_path, settings, found, nothing_else):
+    imported = [str(stage / f"{source}.parquet") for source in SOURCES]
+    out = {name: str(tmp_path / f"{name}.parquet") for name in ("table", "duplicates", "ledger", "dropped")}
+    near = Deduplicate(near=True, **settings).model_dump()
+    deduplicate_queries(imported, str(stage / "cleaned.parquet"), list(SOURCES), near, **out)
+    dropped = read_frame(out["dropped"], schemas.DROPPED)
+    rows = set(dropped.loc[dropped["reason"] == "near_duplicate", "detail"].str.split(": ").str[0])
+    planted = {f"{source}/{row}" for source, row in json.loads((stage / "planted.json").read_text())["near_duplicate"]}
+    assert len(rows & planted) >= found
+    assert not nothing_else or rows <= planted
+    pairs = read_frame(out["duplicates"], schemas.DUPLICATES).set_index("method").loc["near"]
+    assert rows == set(pairs["dropped_source"] + "/" + pairs["dropped_source_row"])
+    left = read_frame(out["table"], schemas.SELECTED)["query_id"]
+    assert set(pairs["kept"]) <= set(left)
+    assert set(pairs["dropped"]).isdisjoint(left)
+    assert pairs["similarity"].between(near["similarity"], 1).all()
 
 
 def test_nothing_left_is_a_benchmark_problem(stage):

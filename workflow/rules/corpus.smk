@@ -140,6 +140,7 @@ rule deduplicate_queries:
         runtime=60,
     params:
         sources=list(SOURCES),
+        deduplicate=settings(STUDY.corpus.deduplicate),
     script:
         "../scripts/deduplicate_queries.py"
 

@@ -1,11 +1,13 @@
-"""Keep one of every set of equal queries.
+"""Keep one of every set of equal queries and, if asked to, of nearly equal ones.
 
 Reads the selection of cleaned queries and, of the imported tables, what a choice among equal ones needs. Two queries are
-equal if their normalised turns are, that is their ``query_id``. Writes the selection (SELECTED) of the survivors, the pairs of
+equal if their normalised turns are, that is their ``query_id``; near duplicates are found afterwards, among the survivors and
+by :mod:`whichteacher.near_duplicates`, and of them the same row survives that would if they were equal. Writes the selection (SELECTED) of the survivors, the pairs of
 kept and dropped rows (DUPLICATES), the ledger and the dropped rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,14 @@ import polars as pl
 import pyarrow as pa
 
 from whichteacher.ledger import Ledger
+from whichteacher.near_duplicates import find_near_duplicates
 from whichteacher.queries import id_numbers
 from whichteacher.schemas import DUPLICATES, SELECTED
 from whichteacher.selection import selected_batches
 from whichteacher.tables import read_table, write_table
 
 _CHECKED_BY = ("reference", "tests", "constraints")
+_COMPARED = ["turns", "reference", "constraints"]
 
 
 def repeated(identifiers: pa.ChunkedArray) -> np.ndarray:
@@ -78,25 +82,68 @@ def find_duplicates(rows: pl.DataFrame, sources: Sequence[str]) -> pl.DataFrame:
     return joined.filter((pl.col("source") != pl.col("kept_source")) | (pl.col("row") != pl.col("kept_row")))
 
 
-def deduplicate(
-    imported: Sequence[str], selected: pa.Table, sources: Sequence[str]
-) -> tuple[pa.Table, list[dict[str, Any]], Ledger]:
-    """The selection of the survivors, the pairs (rows of DUPLICATES), and the ledger."""
-    several = repeated(selected["query_id"])
-    gone = find_duplicates(candidates(imported, selected.filter(pa.array(several))), sources)
+def comparable(batch: pa.Table) -> pl.DataFrame:
+    """What near duplicates are found by: the ``text`` of the last turn, the turns before it as its ``context``, and the
+    reference or the constraints as its ``answer``.
+
+    Queries whose earlier turns, references or constraints differ are different, however much their dialogues share. Tests
+    tell less: another source tests the same task in its own way.
+    """
+    turns = pl.col("turns")
+    said = pl.concat_str(pl.element().struct.field("role"), pl.element().struct.field("content"), separator="\n")
+    return pl.from_arrow(batch.select(_COMPARED)).select(
+        text=turns.list.last().struct.field("content"),
+        context=turns.list.head(turns.list.len() - 1).list.eval(said).list.join("\n"),
+        answer=pl.coalesce("reference", "constraints").str.strip_chars(),
+    )
+
+
+def find_near(
+    imported: Sequence[str], selected: pa.Table, sources: Sequence[str], settings: Mapping[str, Any], folder: Path
+) -> tuple[pl.DataFrame, int]:
+    """Like :func:`find_duplicates` the rows that a near duplicate survives, with its ``kept`` (query_id) and the
+    ``similarity`` of the two, and how many rows are ``crowded`` (see :class:`near_duplicates.NearDuplicates`).
+
+    ``settings`` is the config block ``corpus.deduplicate``; a large temporary file lies in ``folder`` meanwhile.
+    """
+    rows = candidates(imported, selected).with_row_index("place")
+    found = find_near_duplicates(
+        map(comparable, selected_batches(imported, selected, _COMPARED)),
+        by_merit(rows, sources)["place"].to_numpy().astype(np.int64),
+        settings["similarity"],
+        settings["ngram"],
+        settings["same_numbers"],
+        folder,
+    )
+    survivors = rows[found.kept].select(
+        kept="query_id", kept_source="source", kept_row="row", kept_source_row="source_row"
+    )
+    gone = rows[found.dropped].drop("place").hstack(survivors)
+    return gone.with_columns(similarity=pl.Series(found.similarity)), found.crowded
+
+
+def without(selected: pa.Table, gone: pl.DataFrame) -> pa.Table:
+    """The selection ``selected`` without the rows of ``gone``."""
     marked = pl.from_arrow(selected).join(
         gone.select("source", "row", gone=pl.lit(True)), on=["source", "row"], how="left", maintain_order="left"
     )
-    kept = selected.filter(marked["gone"].is_null().to_arrow())
-    ledger = Ledger("deduplicate_queries", "all", selected.num_rows)
-    ledger.keep(kept.num_rows)
+    return selected.filter(marked["gone"].is_null().to_arrow())
+
+
+def record(gone: pl.DataFrame, method: str, ledger: Ledger) -> list[dict[str, Any]]:
+    """Count the rows of ``gone`` in ``ledger``; their pairs (rows of DUPLICATES)."""
     pairs = []
     for row in gone.iter_rows(named=True):
         place, survivor = (f"{row[f'{side}source']}/{row[f'{side}source_row']}" for side in ("", "kept_"))
-        ledger.drop(row["query_id"], "duplicate", f"{place}: equal to {survivor}")
+        if method == "exact":
+            ledger.drop(row["query_id"], "duplicate", f"{place}: equal to {survivor}")
+        else:
+            ledger.drop(row["query_id"], "near_duplicate", f"{place}: {row['similarity']:.3f} similar to {survivor}")
         pairs.append(
             {
-                "kept": row["query_id"],
+                "method": method,
+                "similarity": row["similarity"],
+                "kept": row["kept"],
                 "kept_source": row["kept_source"],
                 "kept_source_row": row["kept_source_row"],
                 "dropped": row["query_id"],
@@ -104,6 +151,26 @@ def deduplicate(
                 "dropped_source_row": row["source_row"],
             }
         )
+    return pairs
+
+
+def deduplicate(
+    imported: Sequence[str], selected: pa.Table, sources: Sequence[str], settings: Mapping[str, Any], folder: Path
+) -> tuple[pa.Table, list[dict[str, Any]], Ledger]:
+    """The selection of the survivors, the pairs (rows of DUPLICATES), and the ledger; arguments as in :func:`find_near`."""
+    ledger = Ledger("deduplicate_queries", "all", selected.num_rows)
+    several = repeated(selected["query_id"])
+    gone = find_duplicates(candidates(imported, selected.filter(pa.array(several))), sources)
+    pairs = record(gone.with_columns(kept="query_id", similarity=1.0), "exact", ledger)
+    kept = without(selected, gone)
+    if settings["near"]:
+        gone, crowded = find_near(imported, kept, sources, settings, folder)
+        pairs += record(gone, "near", ledger)
+        kept = without(kept, gone)
+        print(
+            f"{len(gone)} near duplicates; {crowded} queries had too many look-alikes to be compared with all of them"
+        )
+    ledger.keep(kept.num_rows)
     return kept, pairs, ledger
 
 
@@ -111,14 +178,16 @@ def main(
     imported: Sequence[str],
     cleaned: str,
     sources: Sequence[str],
+    settings: Mapping[str, Any],
     table: str,
     duplicates: str,
     ledger: str,
     dropped: str,
 ) -> None:
-    """Deduplicate the selection ``cleaned`` of the tables ``imported``; ``sources`` are the sources in the order of the config."""
-    kept, pairs, counts = deduplicate(imported, read_table(cleaned, SELECTED), sources)
-    write_table(table, kept, SELECTED, {"sources": list(sources)})
+    """Deduplicate the selection ``cleaned`` of the tables ``imported``; ``sources`` are the sources in the order of the config,
+    ``settings`` is its block ``corpus.deduplicate``."""
+    kept, pairs, counts = deduplicate(imported, read_table(cleaned, SELECTED), sources, settings, Path(table).parent)
+    write_table(table, kept, SELECTED, {"sources": list(sources), "deduplicate": dict(settings)})
     write_table(duplicates, pairs, DUPLICATES)
     counts.write(ledger, dropped)
     print(f"{counts.rows_in} queries, {counts.kept} kept, {len(pairs)} duplicates")
@@ -132,5 +201,6 @@ if "snakemake" in globals():
             list(snakemake.input.imported),  # noqa: F821
             snakemake.input.cleaned,  # noqa: F821
             snakemake.params.sources,  # noqa: F821
+            snakemake.params.deduplicate,  # noqa: F821
             **dict(snakemake.output.items()),  # noqa: F821
         )

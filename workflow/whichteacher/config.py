@@ -288,6 +288,25 @@ class Clean(Block):
     image: ImageRule = Field(default_factory=ImageRule, description="An image, or words that point at one.")
 
 
+class Deduplicate(Block):
+    """Which queries say the same. Equal ones always leave but for one; this is about those that are nearly equal."""
+
+    near: bool = Field(
+        False, description="Drop near duplicates too. The paper removes equal queries only, and so does the default."
+    )
+    similarity: float = Field(
+        0.7,
+        ge=0.1,
+        le=1,
+        description="Two queries are near duplicates from this Jaccard similarity of their word n-grams on: common ones over "
+        "all. 0.7 bears one edited word in 33 and two in 61.",
+    )
+    ngram: Positive = Field(5, description="Words per n-gram.")
+    same_numbers: bool = Field(
+        True, description="Only queries with the same numbers and operators in the same order are near duplicates."
+    )
+
+
 class Decontaminate(Block):
     """Which queries are too close to a benchmark problem."""
 
@@ -311,6 +330,9 @@ class Corpus(Block):
 
     sources: dict[Name, Source] = Field(description="Query sources by name.", min_length=1)
     clean: Clean = Field(default_factory=Clean, description="Cleaning rules; every dropped row has a reason.")
+    deduplicate: Deduplicate = Field(
+        default_factory=Deduplicate, description="Removal of queries equal or nearly equal to another."
+    )
     decontaminate: Decontaminate = Field(
         default_factory=Decontaminate, description="Removal of queries equal or close to a benchmark problem."
     )

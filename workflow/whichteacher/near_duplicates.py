@@ -41,13 +41,14 @@ _WAITING_PAIRS = 4_000_000
 _PAIR_BITS = 12
 _CONFIRMED_SHINGLES = 500_000
 
-#: Words that are numbers, in the languages the corpus has most of.
+#: Words that are numbers, in the languages the corpus has most of. "One" is missing: it rarely counts, and where it stands
+#: for another of these, the other one tells.
 _NUMERALS = [
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty"),
-    *("fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million", "billion"),
-    *("half", "third", "quarter", "once", "twice", "thrice", "double", "triple"),
-    *"零一二三四五六七八九十百千万亿两半",
+    *("zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
+    *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty"),
+    *("sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million", "billion"),
+    *("half", "quarter", "twice", "thrice", "double", "triple"),
+    *"零二三四五六七八九十百千万亿两半",
 ]
 _SIGNS = list("+=<>^%±≤≥≠√∑∫")
 # In prose these are hyphens, markup and "and/or"; beside a number or a single letter they calculate.
@@ -294,13 +295,14 @@ class _Texts:
         self._file, self._similarity = file, similarity
         self.keys = np.empty((bands_for(similarity)[0] + 1, rows), np.uint32)
         self.guards = np.empty(rows, np.uint64)
+        self.answers = np.empty(rows, np.uint64)
         self.starts = np.zeros(rows + 1, np.int64)
         self.rows = 0
 
-    def add(self, shingles: Shingles, guards: np.ndarray) -> None:
-        """Take in the next texts."""
+    def add(self, shingles: Shingles, guards: np.ndarray, answers: np.ndarray) -> None:
+        """Take in the next texts: ``guards`` must be equal, and so must ``answers`` unless one is 0."""
         rows = slice(self.rows, self.rows + len(guards))
-        self.guards[rows] = guards
+        self.guards[rows], self.answers[rows] = guards, answers
         self.keys[:, rows] = band_keys(sign(shingles), guards, self._similarity)
         self.starts[rows.start + 1 : rows.stop + 1] = self.starts[rows.start] + shingles.starts[1:]
         self._file.write(shingles.hashes.tobytes())
@@ -309,8 +311,10 @@ class _Texts:
     def confirm(self, pairs: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of ``pairs`` (packed, of places in ``rows``) that are similar enough, and their similarity."""
         one, other = rows[pairs >> 32], rows[pairs & _LOWER]
-        equal = self.guards[one] == self.guards[other]
-        pairs, one, other = pairs[equal], one[equal], other[equal]
+        answers = self.answers[one], self.answers[other]
+        fits = (answers[0] == answers[1]) | (answers[0] == 0) | (answers[1] == 0)
+        fits &= self.guards[one] == self.guards[other]
+        pairs, one, other = pairs[fits], one[fits], other[fits]
         lengths = self.starts[one + 1] - self.starts[one] + self.starts[other + 1] - self.starts[other]
         portion = np.maximum(np.arange(len(pairs)) >> _PAIR_BITS, np.cumsum(lengths) // _CONFIRMED_SHINGLES)
         shares = [np.zeros(0)]
@@ -348,10 +352,10 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """The near duplicates among all rows of ``batches``, which are numbered through.
 
-    A batch has the texts to compare in ``text``; only rows with equal ``context`` are compared. ``order`` lists all rows
-    from the most wanted to the least; the result does not depend on how they are ordered in the batches. Two texts are
-    near duplicates if the Jaccard similarity of their word ``ngram``s is at least ``similarity`` and, with
-    ``same_numbers``, their numbers and operators are the same in the same order.
+    A batch has the texts to compare in ``text``. Rows with unequal ``context`` are different, and so are rows that both have
+    an ``answer``, and another one. ``order`` lists all rows from the most wanted to the least; the result does not depend on
+    how they are ordered in the batches. Two texts are near duplicates if the Jaccard similarity of their word ``ngram``s
+    is at least ``similarity`` and, with ``same_numbers``, their numbers and operators are the same in the same order.
 
     Memory holds 4 bytes per row and band (see :func:`bands_for`), some 60 more per row, and what a portion of text needs; a
     file in ``folder`` (none: the system's folder for temporary files) holds 8 bytes per word until the end.
@@ -361,7 +365,8 @@ def find_near_duplicates(
         for portion in itertools.chain.from_iterable(map(_portions, batches)):
             shingles = make_shingles(portion["text"], ngram)
             guards = portion["context"].hash(_SEED).to_numpy()
-            texts.add(shingles, _mix(guards + shingles.figures) if same_numbers else guards)
+            answers = np.where(portion["answer"].is_null(), 0, portion["answer"].hash(_SEED))
+            texts.add(shingles, _mix(guards + shingles.figures) if same_numbers else guards, answers)
         if texts.rows != len(order):
             raise ValueError(f"{texts.rows} rows came, {len(order)} are ordered")
         file.flush()

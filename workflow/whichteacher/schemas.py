@@ -56,7 +56,9 @@ BENCHMARK_PROBLEMS = _schema(
 )
 
 DUPLICATES = _schema(
-    kept=STRING,  # query_id of the survivor
+    method=STRING,  # exact, near
+    similarity=FLOAT,  # Jaccard similarity of the two, 1 where they are equal
+    kept=STRING,  # query_id of the survivor; that of equal ones may have a near duplicate that survives it
     kept_source=STRING,
     kept_source_row=STRING,
     dropped=STRING,  # query_id of the row that it stands for
