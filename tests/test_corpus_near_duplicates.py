@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from whichteacher.near_duplicates import (
     pair_candidates,
     sign,
 )
-from whichteacher.words import split_words
+from whichteacher.words import split_words, tokenise
 
 #: Beside the repository where it is at hand: pairs of a text and its rephrasing.
 PAIRS = Path(__file__).parents[2] / "shared/data/near_dup/known_duplicate_pairs.jsonl"
@@ -124,6 +126,25 @@ def test_neither_the_order_of_the_rows_nor_batches_matter(texts, rng, size, simi
 
     expected = named(texts, find(texts, similarity=similarity, ngram=2))
     assert named(shuffled, find(shuffled, order, None, size, similarity, 2)) == expected
+
+
+CHARACTERS = st.one_of(
+    st.sampled_from("aB1., -+*/=%<>^_$#!?:;()\n\t\0中文。！½ßİΣéの²٣≤×−１｡"), st.characters(blacklist_categories=["Cs"])
+)
+
+
+@given(st.lists(st.text(CHARACTERS, max_size=12), max_size=12))
+def test_bytes_are_split_as_words_are(texts):
+    # Digits of other scripts become ours, and "1.2.3" is one number.
+    texts = ["".join(c if c.isascii() or not c.isdecimal() else "7" for c in text) for text in texts]
+    texts = [re.sub(r"(\d\.\d+)\.(?=\d)", r"\1 ", unicodedata.normalize("NFKC", text)) for text in texts]
+    words = tokenise(pl.Series(texts, dtype=pl.String)).to_list()
+    found = near_duplicates._tokenise(pl.Series(texts, dtype=pl.String))
+    assert np.diff(found.bounds).tolist() == [len(text) for text in words]
+    flat = ["." if word in "。！？" else word for text in words for word in text]
+    assert len(set(zip(flat, found.hashes.tolist(), strict=True))) == len(set(flat)) == len(set(found.hashes.tolist()))
+    numbers = [word for word, kind in zip(flat, found.kinds.tolist(), strict=True) if kind == near_duplicates._DIGIT]
+    assert numbers == [word for word in flat if word[0].isdigit() and word[0].isascii()]
 
 
 def test_portions_bound_what_is_in_memory(monkeypatch):
