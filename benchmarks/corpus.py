@@ -185,12 +185,13 @@ def run_step(folder: Path, step: str) -> None:
     clean, exact, left = (str(folder / f"{name}.parquet") for name in ("cleaned", "deduplicated", "decontaminated"))
     sides = {kind: str(folder / f"{step}.{kind}.parquet") for kind in ("ledger", "dropped")}
     module = __import__(step)
-    from whichteacher.config import Clean, Decontaminate
+    from whichteacher.config import Clean, Decontaminate, Deduplicate
 
     if step == "clean_queries":
         module.main(imported, Clean().model_dump(mode="json"), clean, **sides)
     elif step == "deduplicate_queries":
-        module.main(imported, clean, ["made"], exact, str(folder / "duplicates.parquet"), **sides)
+        settings = Deduplicate().model_dump(mode="json")
+        module.main(imported, clean, ["made"], settings, exact, str(folder / "duplicates.parquet"), **sides)
     elif step == "decontaminate_queries":
         pairs = str(folder / "contamination.parquet")
         settings = Decontaminate().model_dump(mode="json")

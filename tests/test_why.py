@@ -21,7 +21,7 @@ from make_miniature_benchmarks import main as make_miniature_benchmarks
 from make_miniature_corpus import main as make_miniature_corpus
 from shard_corpus import main as shard_corpus
 
-from whichteacher.config import Clean, Decontaminate
+from whichteacher.config import Clean, Decontaminate, Deduplicate
 from whichteacher.ledger import Ledger
 from whichteacher.queries import shard_of
 from whichteacher.schemas import ATTEMPTS, PERPLEXITIES, QUERIES, SELECTED, TRACES, VERDICTS
@@ -82,7 +82,9 @@ def _make_corpus(root: Path) -> None:
     selections = [str(corpus / f"{name}.parquet") for name in ("cleaned", "deduplicated", "decontaminated")]
     clean_queries(imported, Clean().model_dump(), **out("cleaned", *three))
     pairs = {"duplicates": corpus / "duplicates.parquet"}
-    deduplicate_queries(imported, selections[0], list(SOURCES), **out("deduplicated", *three, **pairs))
+    deduplicate_queries(
+        imported, selections[0], list(SOURCES), Deduplicate().model_dump(), **out("deduplicated", *three, **pairs)
+    )
     pairs = {"contamination": corpus / "contamination.parquet"}
     benchmarks = [str(corpus / f"benchmarks/{name}.parquet") for name in PROBLEMS]
     settings = Decontaminate(**DECONTAMINATE).model_dump()
