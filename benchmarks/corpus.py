@@ -193,9 +193,9 @@ def run_step(folder: Path, step: str) -> None:
         settings = Deduplicate().model_dump(mode="json")
         module.main(imported, clean, ["made"], settings, exact, str(folder / "duplicates.parquet"), **sides)
     elif step == "decontaminate_queries":
-        pairs = str(folder / "contamination.parquet")
+        pairs, sweep = str(folder / "contamination.parquet"), str(folder / "sweep.parquet")
         settings = Decontaminate().model_dump(mode="json")
-        module.main(imported, exact, [str(folder / "problems.parquet")], settings, left, pairs, **sides)
+        module.main(imported, exact, [str(folder / "problems.parquet")], settings, left, pairs, sweep, **sides)
     else:
         module.main(imported, left, [str(folder / "shards" / f"{shard}.parquet") for shard in range(_SHARDS)])
 

@@ -69,7 +69,7 @@ def stage(request, tmp_path_factory):
     pairs = {"duplicates": str(folder / "duplicates.parquet")}
     deduplicate_queries(imported, cleaned, list(SOURCES), DEDUPLICATE, **out("deduplicated", *three), **pairs)
     benchmarks = [str(folder / f"{name}.parquet") for name in BENCHMARKS]
-    pairs = {"contamination": str(folder / "contamination.parquet")}
+    pairs = {name: str(folder / f"{name}.parquet") for name in ("contamination", "sweep")}
     decontaminate_queries(imported, single, benchmarks, DECONTAMINATE, **out("decontaminated", *three), **pairs)
     shards = [str(folder / f"shard{shard}.parquet") for shard in range(3)]
     shard_corpus(imported, str(folder / "decontaminated.parquet"), shards)

@@ -154,6 +154,7 @@ rule decontaminate_queries:
     output:
         table="<results>/corpus/decontaminated.parquet",
         contamination="<results>/corpus/contamination.parquet",
+        sweep="<results>/corpus/contamination_sweep.parquet",
         ledger="<results>/corpus/decontaminated.ledger.parquet",
         dropped="<results>/corpus/decontaminated.dropped.parquet",
     log:
@@ -162,7 +163,7 @@ rule decontaminate_queries:
         "../../envs/corpus.yaml"
     threads: 8 if ENCODES_WITH_MODEL else 1
     resources:
-        mem_mb=lambda wildcards, input: max(32000 if ENCODES_WITH_MODEL else 1000, 30 * input.size_mb),
+        mem_mb=32000 if ENCODES_WITH_MODEL else 2000,
         runtime=24 * 60 if ENCODES_WITH_MODEL else 60,
         gpu=1 if ENCODES_WITH_MODEL else 0,
     params:

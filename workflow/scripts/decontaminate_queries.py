@@ -1,179 +1,272 @@
 """Remove queries that are, or are close to, problems of the benchmarks.
 
-Reads the deduplicated queries and all benchmarks. Every turn of a query is compared with every problem in three ways:
-equal normalised text; share of the problem's word n-grams found in the query; cosine similarity of embeddings. Writes
-the queries that are left, every flagged pair with both texts and its score, the ledger and the dropped rows.
+Reads the selection of deduplicated queries, their text in the imported tables, and all benchmarks. Every turn of a query is
+compared with every problem in three ways: equal normalised text; weighted share of the problem's word n-grams found in the
+query; cosine similarity of embeddings. Writes the selection (SELECTED) of the queries that are left, every flagged pair
+with both texts and its score (CONTAMINATION), how many queries other thresholds would flag (CONTAMINATION_SWEEP), the ledger
+and the dropped rows.
+
+What a model has encoded is kept, part by part, in a folder beside the table of pairs, until the job is done: one that was
+killed goes on from there.
 """
 
-from collections import Counter, defaultdict
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
-from whichteacher.embedding import Encoder, load_encoder
+from whichteacher.contamination import ProblemIndex
+from whichteacher.embedding import Encoder, encoder_identity, load_encoder
 from whichteacher.ledger import Ledger
-from whichteacher.queries import normalise
+from whichteacher.queries import normalise_many
 from whichteacher.rule import Progress
-from whichteacher.schemas import BENCHMARK_PROBLEMS, CONTAMINATION, SELECTED
+from whichteacher.schemas import BENCHMARK_PROBLEMS, CONTAMINATION, CONTAMINATION_SWEEP, SELECTED
 from whichteacher.selection import selected_batches
-from whichteacher.tables import read_table, write_table
-from whichteacher.words import Words, split_words
+from whichteacher.store import digest
+from whichteacher.tables import append_spool, as_table, atomic_path, read_spool, read_table, write_batches, write_table
+from whichteacher.words import gather_words, tokenise
 
-_CHUNK_QUERIES = 2048
-_COLUMNS = ["query_id", "source", "source_row", "turns"]
+#: Queries compared at a time. A killed job loses at most so many embeddings.
+_CHUNK_QUERIES = 8192
+#: Similarities computed at a time: 64 MB.
+_SCORES = 2**24
+#: What the sweep asks about, besides the thresholds of the config.
+_CONTAINMENTS = tuple(round(0.1 * step, 1) for step in range(1, 11))
+_SIMILARITIES = tuple(round(0.7 + 0.02 * step, 2) for step in range(15))
 
 #: A problem flagged for a query: its index, the method, the score, and whether the query falls for it.
 Flag = tuple[int, str, float, bool]
 
 
-class ProblemIndex:
-    """The benchmarks' problems, ready for comparison with many queries."""
+class Turns(NamedTuple):
+    """The turns of some queries: their texts, and per turn the place of its query."""
 
-    def __init__(self, prompts: Sequence[str], ngram: int) -> None:
-        self.ngram = ngram
-        self._exact: dict[str, list[int]] = defaultdict(list)
-        self._ngrams: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        self._short: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        self._sizes: list[int] = []
-        self._numbers: list[list[str]] = []
-        for problem, prompt in enumerate(prompts):
-            self._exact[normalise(prompt)].append(problem)
-            split = split_words(prompt)
-            grams = _ngrams(split.words, ngram)
-            for gram in grams:
-                self._ngrams[gram].append(problem)
-            if not grams and split.words:
-                self._short[tuple(split.words)].append(problem)
-            self._sizes.append(len(grams))
-            self._numbers.append(split.numbers())
+    contents: pl.Series
+    owner: np.ndarray
 
-    def exact(self, contents: Sequence[str]) -> list[int]:
-        """Problems whose normalised text is that of a turn."""
-        return sorted({problem for content in contents for problem in self._exact.get(normalise(content), ())})
+    @classmethod
+    def of(cls, turns: pa.Array) -> "Turns":
+        """From an array of TURNS, each of at least one turn."""
+        counts = turns.value_lengths().to_numpy(zero_copy_only=False)
+        return cls(
+            pl.Series(turns.flatten().field("content"), dtype=pl.String), np.repeat(np.arange(len(counts)), counts)
+        )
 
-    def containment(self, contents: Sequence[str]) -> dict[int, tuple[float, bool]]:
-        """Per problem that shares n-grams with the turns: the share of its distinct n-grams found there, and whether
-        the problem's numbers are found too, in their order.
 
-        A problem of fewer words than an n-gram counts as found, with a share of 1, where its whole word sequence stands
-        in a turn from one sentence edge to another: "Compute 34 + 5" is not found in "Compute 34 + 5 - 12".
+class Findings(NamedTuple):
+    """What was found in some queries: the flags of each, in the order exact, n-gram, embedding; per query the largest share of
+    a problem's n-grams, the largest of a problem it falls for, and the largest similarity (0.0: none)."""
+
+    flags: list[list[Flag]]
+    share: np.ndarray
+    falling_share: np.ndarray
+    similarity: np.ndarray
+
+
+class Similar(NamedTuple):
+    """Pairs above the threshold, as rows of (query, problem, score), and the largest similarity of each query."""
+
+    pairs: list[tuple[int, int, float]]
+    best: np.ndarray
+
+
+class Encoded:
+    """The problems as vectors, for comparison with many queries.
+
+    ``settings`` is ``corpus.decontaminate``; finished chunks are kept in the folder ``parts``, under a name made of
+    everything that determines them, and taken from there.
+    """
+
+    def __init__(self, prompts: Sequence[str], settings: Mapping[str, Any], parts: Path | None = None) -> None:
+        name, revision = settings["embedder"], settings["embedder_revision"]
+        self._encode: Encoder = load_encoder(name, revision)
+        self._similarity = settings["similarity"]
+        self._problems = self._encode(prompts)
+        self._parts = parts
+        self._determined_by = [encoder_identity(name, revision), list(prompts), self._similarity]
+
+    def compare(self, turns: Turns, queries: int) -> Similar:
+        """Compare the turns of ``queries`` queries with all problems; the most similar turn of a query counts.
+
+        Scores are rounded to six digits, below which they depend on the machine.
         """
-        turns = [split_words(content) for content in contents]
-        grams = set().union(*(_ngrams(turn.words, self.ngram) for turn in turns))
-        hits = Counter(problem for gram in grams for problem in self._ngrams.get(gram, ()))
-        numbers = [number for turn in turns for number in turn.numbers()]
-        found = {
-            problem: (count / self._sizes[problem], _in_order(self._numbers[problem], numbers))
-            for problem, count in hits.items()
-        }
-        for turn in turns:
-            for span in _sentence_spans(turn, self.ngram):
-                found.update((problem, (1.0, True)) for problem in self._short.get(span, ()))
-        return found
+        if self._parts is None:
+            return self._compare(turns, queries)
+        key = digest([self._determined_by, turns.contents.to_list(), turns.owner.tolist()])
+        part = self._parts / f"{key}.npz"
+        if part.exists():
+            with np.load(part) as stored:
+                pairs = zip(stored["query"].tolist(), stored["problem"].tolist(), stored["score"].tolist(), strict=True)
+                return Similar(list(pairs), stored["best"])
+        similar = self._compare(turns, queries)
+        query, problem, score = np.array(similar.pairs, dtype=float).reshape(-1, 3).T
+        with atomic_path(part) as temporary, open(temporary, "wb") as file:
+            np.savez(file, query=query.astype(int), problem=problem.astype(int), score=score, best=similar.best)
+        return similar
+
+    def _compare(self, turns: Turns, queries: int) -> Similar:
+        vectors = self._encode(turns.contents.to_list())
+        best = np.zeros(queries)
+        pairs: dict[tuple[int, int], float] = {}
+        rows = max(1, _SCORES // len(self._problems))
+        for start in range(0, len(vectors), rows):
+            scores = vectors[start : start + rows] @ self._problems.T
+            np.maximum.at(best, turns.owner[start : start + rows], np.round(scores.max(axis=1).astype(float), 6))
+            for row, problem in np.argwhere(scores > self._similarity - 1e-6):
+                score = round(float(scores[row, problem]), 6)
+                pair = (int(turns.owner[start + row]), int(problem))
+                if score > max(self._similarity, pairs.get(pair, 0.0)):
+                    pairs[pair] = score
+        return Similar([(*pair, score) for pair, score in sorted(pairs.items())], best)
 
 
-def _ngrams(words: Sequence[str], n: int) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+def find_contamination(
+    turns: Turns, queries: int, index: ProblemIndex, encoded: Encoded | None, containment: float
+) -> Findings:
+    """Compare the turns of ``queries`` queries with the problems, in every way.
 
-
-def _sentence_spans(turn: Words, longest: int) -> Iterator[tuple[str, ...]]:
-    """Runs of fewer than ``longest`` words that begin and end at a sentence's edge."""
-    for position, start in enumerate(turn.edges):
-        for end in turn.edges[position + 1 :]:
-            if end - start >= longest:
-                break
-            yield tuple(turn.words[start:end])
-
-
-def _in_order(wanted: Sequence[str], there: Sequence[str]) -> bool:
-    """Whether ``wanted`` is a subsequence of ``there``."""
-    rest = iter(there)
-    return all(number in rest for number in wanted)
-
-
-def similar_pairs(
-    contents: Sequence[Sequence[str]], problems: np.ndarray, encode: Encoder, similarity: float
-) -> Iterator[tuple[int, int, float]]:
-    """Query, problem and score wherever the most similar turn of a query is more similar to the problem than
-    ``similarity``. ``problems`` are the problems' vectors; scores are rounded to six digits, below which they depend on
-    the machine."""
-    owner = np.repeat(np.arange(len(contents)), [len(turns) for turns in contents])
-    scores = encode([turn for turns in contents for turn in turns]) @ problems.T
-    best: dict[tuple[int, int], float] = {}
-    for row, problem in np.argwhere(scores > similarity - 1e-6):
-        score = round(float(scores[row, problem]), 6)
-        pair = (int(owner[row]), int(problem))
-        if score > max(similarity, best.get(pair, 0.0)):
-            best[pair] = score
-    yield from ((query, problem, score) for (query, problem), score in sorted(best.items()))
-
-
-def flag_queries(
-    contents: Sequence[Sequence[str]], prompts: Sequence[str], settings: Mapping[str, Any]
-) -> list[list[Flag]]:
-    """The flags of each query: exact, then n-gram, then embedding. ``settings`` is ``corpus.decontaminate``.
-
-    An n-gram flag without the problem's numbers does not make a query fall: with other numbers it is another problem.
+    An n-gram flag of a problem that is not the same (other numbers, other telling words) does not make a query fall.
     """
-    index = ProblemIndex(prompts, settings["ngram"])
-    encode = load_encoder(settings["embedder"], settings["embedder_revision"]) if settings["embedder"] else None
-    vectors = encode(prompts) if encode and prompts else None
-    flags: list[list[Flag]] = [[] for _ in contents]
-    with Progress("decontaminate_queries", len(contents), "queries") as progress:
-        for start in range(0, len(contents), _CHUNK_QUERIES):
-            chunk = contents[start : start + _CHUNK_QUERIES]
-            for query, turns in enumerate(chunk, start):
-                flags[query] += [(problem, "exact", 1.0, True) for problem in index.exact(turns)]
-                for problem, (share, same_numbers) in sorted(index.containment(turns).items()):
-                    if share >= settings["containment"]:
-                        flags[query].append((problem, "ngram", share, same_numbers))
-            if vectors is not None:
-                for query, problem, score in similar_pairs(chunk, vectors, encode, settings["similarity"]):
-                    flags[start + query].append((problem, "embedding", score, True))
-            progress.advance(len(chunk))
-    return flags
+    found = Findings([[] for _ in range(queries)], *np.zeros((3, queries)))
+    normal = normalise_many(turns.contents)
+    places: dict[int, list[int]] = {}
+    for turn in index.exact_candidates(normal).tolist():
+        places.setdefault(int(turns.owner[turn]), []).append(turn)
+    for query, alike in places.items():
+        found.flags[query] += [(problem, "exact", 1.0, True) for problem in index.exact(normal.gather(alike))]
+    tokens = tokenise(turns.contents)
+    bounds = np.searchsorted(turns.owner, np.arange(queries + 1))
+    for query in np.unique(turns.owner[index.candidates(tokens)]).tolist():
+        words = [gather_words(spoken) for spoken in tokens[int(bounds[query]) : int(bounds[query + 1])].to_list()]
+        for problem, share, same in index.overlaps(words):
+            found.share[query] = max(found.share[query], share)
+            if same:
+                found.falling_share[query] = max(found.falling_share[query], share)
+            if share >= containment:
+                found.flags[query].append((problem, "ngram", share, same))
+    if encoded is not None:
+        similar = encoded.compare(turns, queries)
+        found.similarity[:] = similar.best
+        for query, problem, score in similar.pairs:
+            found.flags[query].append((problem, "embedding", score, True))
+    return found
 
 
-def decontaminate(
-    queries: pa.Table, problems: pa.Table, settings: Mapping[str, Any]
-) -> tuple[pa.Table, list[dict[str, Any]], Ledger]:
-    """The queries that are left, the flagged pairs (rows of CONTAMINATION), and the ledger.
+class Sweep:
+    """How many queries each method flags, and would drop by itself, at other thresholds than those of the config.
 
-    The reason a query falls is the first method that found it: contaminated_exact, contaminated_ngram or
-    contaminated_embedding.
+    ``exact`` has the one threshold 1. An n-gram flag needs a share of at least the threshold, an embedding flag a similarity
+    above it; without an embedder there are no lines of it.
     """
-    rows = queries.select(_COLUMNS).to_pylist()
-    known = problems.select(["benchmark", "problem_id", "prompt"]).to_pylist()
-    contents = [[turn["content"] for turn in row["turns"]] for row in rows]
-    flags = flag_queries(contents, [problem["prompt"] for problem in known], settings)
-    ledger = Ledger("decontaminate_queries", "all", len(rows))
-    pairs, kept = [], []
-    for row, turns, found in zip(rows, contents, flags, strict=True):
-        for problem, method, score, falls in found:
-            pairs.append(
-                {
-                    "query_id": row["query_id"],
-                    "source": row["source"],
-                    **{name: known[problem][name] for name in ("benchmark", "problem_id")},
-                    "method": method,
-                    "score": score,
-                    "dropped": falls,
-                    "query": "\n".join(turns),
-                    "problem": known[problem]["prompt"],
-                }
-            )
-        cause = next(((known[p], method) for p, method, _, falls in found if falls), None)
-        kept.append(cause is None)
-        if cause:
-            problem, method = cause
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._containments = np.array(sorted({*_CONTAINMENTS, settings["containment"]}))
+        similarities = sorted({*_SIMILARITIES, settings["similarity"]}) if settings["embedder"] else []
+        self._similarities = np.array(similarities)
+        self._exact = 0
+        self._ngram = np.zeros((2, len(self._containments)), dtype=int)
+        self._embedding = np.zeros(len(similarities), dtype=int)
+
+    def add(self, found: Findings) -> None:
+        """Count the queries of ``found``."""
+        self._exact += sum(any(method == "exact" for _, method, *_ in flags) for flags in found.flags)
+        for counts, shares in zip(self._ngram, (found.share, found.falling_share), strict=True):
+            # A share of 0 is no share, whatever the threshold.
+            counts += (shares[shares > 0, None] >= self._containments).sum(axis=0)
+        self._embedding += (found.similarity[:, None] > self._similarities).sum(axis=0)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of CONTAMINATION_SWEEP."""
+        lines = [("exact", 1.0, self._exact, self._exact)]
+        lines += [("ngram", *line) for line in zip(self._containments, *self._ngram, strict=True)]
+        lines += [
+            ("embedding", *line) for line in zip(self._similarities, self._embedding, self._embedding, strict=True)
+        ]
+        return [dict(zip(CONTAMINATION_SWEEP.names, line, strict=True)) for line in lines]
+
+
+class Decontamination:
+    """What becomes of the queries, chunk by chunk.
+
+    ``problems`` is a table of BENCHMARK_PROBLEMS, ``settings`` is ``corpus.decontaminate``, and ``rows`` the number of queries.
+    ``folder`` is where flagged pairs and finished embeddings wait; :meth:`close` removes it.
+    """
+
+    def __init__(self, problems: pa.Table, settings: Mapping[str, Any], rows: int, folder: Path) -> None:
+        self._problems = problems.select(["benchmark", "problem_id", "prompt"]).to_pylist()
+        prompts = [problem["prompt"] for problem in self._problems]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._waiting, self._dropped = folder, folder / "pairs.arrow", folder / "dropped.arrow"
+        # These two belong to one run; embeddings outlive it.
+        self._waiting.unlink(missing_ok=True)
+        self._dropped.unlink(missing_ok=True)
+        self._index = ProblemIndex(prompts, settings["ngram"])
+        self._encoded = Encoded(prompts, settings, folder) if settings["embedder"] and prompts else None
+        self._containment = settings["containment"]
+        self.ledger = Ledger("decontaminate_queries", "all", rows, self._dropped)
+        self.sweep = Sweep(settings)
+
+    def judge(self, queries: pa.Table) -> pa.Table:
+        """The selection of those of ``queries`` (columns of SELECTED, ``source_row`` and ``turns``) that are left.
+
+        The reason a query falls is the first method that found it: contaminated_exact, contaminated_ngram or
+        contaminated_embedding.
+        """
+        turns = Turns.of(queries["turns"].combine_chunks())
+        found = find_contamination(turns, queries.num_rows, self._index, self._encoded, self._containment)
+        self.sweep.add(found)
+        flagged = [query for query, flags in enumerate(found.flags) if flags]
+        left = np.ones(queries.num_rows, dtype=bool)
+        pairs: list[dict[str, Any]] = []
+        for query, row in zip(flagged, queries.take(pa.array(flagged, pa.int64())).to_pylist(), strict=True):
+            pairs += self._pairs(row, found.flags[query])
+            left[query] = not any(falls for *_, falls in found.flags[query])
+        if pairs:
+            append_spool(self._waiting, as_table(pairs, CONTAMINATION))
+        self.ledger.keep(int(left.sum()))
+        return queries.select(SELECTED.names).filter(pa.array(left))
+
+    def _pairs(self, row: Mapping[str, Any], flags: Sequence[Flag]) -> Iterator[dict[str, Any]]:
+        """The flagged pairs of one query, whose fall goes into the ledger."""
+        text = "\n".join(turn["content"] for turn in row["turns"])
+        for problem, method, score, falls in flags:
+            known = self._problems[problem]
+            yield {
+                "query_id": row["query_id"],
+                "source": row["source"],
+                "benchmark": known["benchmark"],
+                "problem_id": known["problem_id"],
+                "method": method,
+                "score": score,
+                "dropped": falls,
+                "query": text,
+                "problem": known["prompt"],
+            }
+        cause = next(((self._problems[problem], method) for problem, method, _, falls in flags if falls), None)
+        if cause is not None:
+            known, method = cause
             place = f"{row['source']}/{row['source_row']}"
-            detail = f"{place}: {problem['benchmark']}/{problem['problem_id']}"
-            ledger.drop(row["query_id"], f"contaminated_{method}", detail)
-    left = queries.filter(pa.array(kept, pa.bool_()))
-    ledger.keep(left.num_rows)
-    return left, pairs, ledger
+            detail = f"{place}: {known['benchmark']}/{known['problem_id']}"
+            self.ledger.drop(row["query_id"], f"contaminated_{method}", detail)
+
+    def pairs(self) -> Iterator[pa.Table]:
+        """All flagged pairs (CONTAMINATION), in the order of the queries."""
+        return read_spool(self._waiting)
+
+    def close(self) -> None:
+        """Remove what waited."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def chunks(batches: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """``batches`` in pieces of at most ``rows`` rows."""
+    for batch in batches:
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
 
 
 def main(
@@ -183,18 +276,31 @@ def main(
     settings: Mapping[str, Any],
     table: str,
     contamination: str,
+    sweep: str,
     ledger: str,
     dropped: str,
 ) -> None:
     """Decontaminate the selection ``deduplicated`` of the tables ``imported`` against the tables ``benchmarks``."""
     problems = read_table(benchmarks, BENCHMARK_PROBLEMS)
     selected = read_table(deduplicated, SELECTED)
-    queries = pa.concat_tables(selected_batches(imported, selected, _COLUMNS))
-    left, pairs, counts = decontaminate(queries, problems, settings)
-    write_table(table, left, SELECTED, {"decontaminate": dict(settings), "problems": problems.num_rows})
-    write_table(contamination, pairs, CONTAMINATION)
-    counts.write(ledger, dropped)
-    print(f"{counts.rows_in} queries, {counts.kept} kept, {len(counts.dropped)} contaminated")
+    waiting = Path(contamination).with_suffix(".parts")
+    work = Decontamination(problems, settings, selected.num_rows, waiting)
+    provenance = {"decontaminate": dict(settings), "problems": problems.num_rows}
+    queries = chunks(selected_batches(imported, selected, ["query_id", "source_row", "turns"]), _CHUNK_QUERIES)
+    with Progress("decontaminate_queries", selected.num_rows, "queries") as progress:
+
+        def judged() -> Iterator[pa.Table]:
+            for chunk in queries:
+                yield work.judge(chunk)
+                progress.advance(chunk.num_rows)
+
+        write_batches(table, judged(), SELECTED, provenance)
+    write_batches(contamination, work.pairs(), CONTAMINATION, provenance)
+    write_table(sweep, work.sweep.rows(), CONTAMINATION_SWEEP, provenance)
+    work.ledger.write(ledger, dropped)
+    work.close()
+    counts = work.ledger
+    print(f"{counts.rows_in} queries, {counts.kept} kept, {counts.reasons.total()} contaminated")
 
 
 if "snakemake" in globals():

@@ -311,10 +311,13 @@ class Decontaminate(Block):
     """Which queries are too close to a benchmark problem."""
 
     ngram: Positive = Field(
-        8, description="A query sharing a word n-gram this long with a benchmark problem is examined."
+        8,
+        description="Length of the word n-grams looked for. A shorter problem is looked for whole, from one sentence edge to another.",
     )
     containment: Probability = Field(
-        0.6, description="Drop if this share of the benchmark problem's n-grams stands in the query."
+        0.6,
+        description="Flag if this share of the benchmark problem's n-grams stands in the query, where one that stands in k "
+        "problems counts 1/k; drop if its numbers do too, in order, and four fifths of its telling words.",
     )
     embedder: str | None = Field(
         None,
@@ -323,6 +326,16 @@ class Decontaminate(Block):
     )
     embedder_revision: str | None = Field(None, description="Commit (40 hex digits) of a hub encoder.")
     similarity: Probability = Field(0.9, description="Drop above this cosine similarity to a benchmark problem.")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Decontaminate:
+        local = self.embedder is None or self.embedder == "hashed_words" or self.embedder.startswith(("./", "../", "/"))
+        if not local and not re.fullmatch(r"[0-9a-f]{40}", self.embedder_revision or ""):
+            raise ValueError(
+                f"embedder_revision {self.embedder_revision!r} of hub model {self.embedder!r} is no commit: pin one with 40 "
+                "hex digits, or start a local folder with ./"
+            )
+        return self
 
 
 class Corpus(Block):

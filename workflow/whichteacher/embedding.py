@@ -15,7 +15,8 @@ import xxhash
 
 from whichteacher.places import locate
 from whichteacher.rule import InputError
-from whichteacher.words import split_words
+from whichteacher.store import model_digest
+from whichteacher.words import NUMBER_WORDS, SILENT_WORDS, split_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,17 +26,23 @@ Encoder = Callable[[Sequence[str]], "NDArray[np.float32]"]
 HASHED_WORDS = "hashed_words"
 HASHED_DIMENSIONS = 4096
 
-#: Words that ask, point or join: in two wordings of one question these are what differs.
-_SILENT_WORDS = """
-a an and are as at be been by can compute calculate determine do does each evaluate find first following for from
-get give given had has have he her his how i if in is it its let many me more much my next now number of on or out over
-please she show so solve tell that the their them then there these they this those to total us value was we were
-what when where which who will with work would write you your
-"""
-_SILENT = frozenset(_SILENT_WORDS.split())
 #: A digit weighs as much as this many words. Chosen so that two wordings of a sum stay above 0.9 and sums that differ
 #: in one number, sign or verb stay below 0.8; tests hold both.
 _DIGIT_WEIGHT = 4.0
+#: From so many numbers on, a text is known by their sequence, which has this share of its vector (the smaller one where the
+#: numbers have fewer digits). At 0.9, two texts of the same sequence are similar if their words are above 1/3 (4/9).
+_TELLING_NUMBERS = 3
+_TELLING_DIGITS = 6
+_SEQUENCE_SHARE = 0.85
+_SHORT_SEQUENCE_SHARE = 0.82
+_STEM_LETTERS = 3
+#: Words that say what is done with the number after them.
+_ARITHMETIC = {
+    **dict.fromkeys(("add", "added", "plus"), "+"),
+    **dict.fromkeys(("subtract", "subtracted", "minus"), "-"),
+    **dict.fromkeys(("multiply", "multiplied", "times"), "*"),
+    **dict.fromkeys(("divide", "divided"), "/"),
+}
 
 _BATCH_TEXTS = 32
 
@@ -43,6 +50,19 @@ _BATCH_TEXTS = 32
 def load_encoder(name: str, revision: str | None = None) -> Encoder:
     """The encoder called ``name`` in the config. Raises :class:`InputError` where it cannot be loaded."""
     return encode_hashed_words if name == HASHED_WORDS else load_sentence_encoder(name, revision)
+
+
+def encoder_identity(name: str, revision: str | None = None) -> dict[str, str]:
+    """What determines the vectors of the encoder called ``name``: its weights, and the device, whose precision differs."""
+    if name == HASHED_WORDS:
+        return {"encoder": name}
+    return {"encoder": model_digest(name, revision), "device": _device()}
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 # --- hashed words ----------------------------------------------------------------------------------------------------
@@ -55,8 +75,8 @@ def encode_hashed_words(texts: Sequence[str]) -> NDArray[np.float32]:
     is the zero vector.
     """
     vectors = np.zeros((len(texts), HASHED_DIMENSIONS), dtype=np.float32)
-    for vector, text in zip(vectors, texts, strict=True):
-        for feature, weight in _features(text).items():
+    for vector, split in zip(vectors, split_texts(texts), strict=True):
+        for feature, weight in _features(split.words).items():
             digest = xxhash.xxh3_64_intdigest(feature.encode())
             vector[digest % HASHED_DIMENSIONS] += np.sqrt(weight) * (1.0 if digest >> 63 else -1.0)
         norm = np.linalg.norm(vector)
@@ -65,24 +85,56 @@ def encode_hashed_words(texts: Sequence[str]) -> NDArray[np.float32]:
     return vectors
 
 
-def _features(text: str) -> dict[str, float]:
+def _features(words: Sequence[str]) -> dict[str, float]:
     """What a text is made of, and the square of each part's weight. A digit counts as information: longer numbers,
     which two texts share by chance more seldom, weigh more."""
+    words = [NUMBER_WORDS.get(word, word) for word in words]
+    numbers = [word for word in words if word[0].isdigit()]
+    if len(numbers) >= _TELLING_NUMBERS and not _counts(numbers):
+        return _story_features(words, sum(map(len, numbers)))
     features: dict[str, float] = {}
-    before, sequence, digits = "", [], 0
-    for word in split_words(text).words:
+    before, sequence = "", []
+    for word in words:
         if word[0].isdigit():
             features[f"{before} {word}"] = _DIGIT_WEIGHT * len(word)
             sequence.append(f"{before} {word}")
-            digits += len(word)
             before = ""
-        elif word not in _SILENT:
+        elif word not in SILENT_WORDS:
             before = word
             if word.isalpha():
                 features[word] = 1.0
     if sequence:
-        features["\0".join(["", *sequence])] = _DIGIT_WEIGHT * digits
+        features["\0".join(["", *sequence])] = _DIGIT_WEIGHT * sum(map(len, numbers))
     return features
+
+
+def _counts(numbers: Sequence[str]) -> bool:
+    """Whether the numbers do no more than number something: 1, 2, 3."""
+    return set(numbers) <= {str(place) for place in range(1, len(numbers) + 1)}
+
+
+def _story_features(words: Sequence[str], digits: int) -> dict[str, float]:
+    """The features of a text with many numbers: their sequence, each with its sign or the arithmetic said before it, and the
+    words. Such a sequence is hardly ever met by chance, so that a third to a half of the words in common is enough."""
+    sequence, features = [], {}
+    before = ""
+    for word in words:
+        if word[0].isdigit():
+            sequence.append(f"{before}{word}")
+            before = ""
+        elif not word.isalpha():
+            before = word
+        elif word not in SILENT_WORDS:
+            before = _ARITHMETIC.get(word, "")
+            features[_stem(word)] = 1.0
+    share = _SEQUENCE_SHARE if digits >= _TELLING_DIGITS else _SHORT_SEQUENCE_SHARE
+    weight = (1 - share) / max(len(features), 1)
+    return {"\0".join(["", *sequence]): share, **dict.fromkeys(features, weight)}
+
+
+def _stem(word: str) -> str:
+    ending = next((ending for ending in ("ing", "ed", "es", "s") if word.endswith(ending)), "")
+    return word[: len(word) - len(ending)] if len(word) - len(ending) >= _STEM_LETTERS else word
 
 
 # --- sentence-transformers models ------------------------------------------------------------------------------------
@@ -101,7 +153,7 @@ def load_sentence_encoder(model: str, revision: str | None) -> Encoder:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import cached_file
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     try:
         model = locate(model)
         pooling = json.loads(Path(cached_file(model, "1_Pooling/config.json", revision=revision)).read_text("utf-8"))

@@ -72,8 +72,8 @@ CONTAMINATION = _schema(
     benchmark=STRING,
     problem_id=STRING,
     method=STRING,  # exact, ngram, embedding
-    score=FLOAT,
-    dropped=BOOL,
+    score=FLOAT,  # 1.0, weighted share of the problem's n-grams, or cosine similarity
+    dropped=BOOL,  # whether the query falls for it; no: other numbers or other telling words, so another problem
     query=STRING,
     problem=STRING,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +21,36 @@ _TOKEN = (
     r"\d+(?:\.\d+)?"
     rf"|[{_IDEOGRAPH}]|[[\p{{L}}\p{{M}}\p{{Nl}}\p{{No}}]--[{_IDEOGRAPH}]]+"
     r"|[-+*/=<>^%±≤≥≠√∑∫]"
-    r"|[.!?:;\n。！？]"
+    r"|[.!?:;#\n。！？]"
 )
 #: Where a sentence may end.
-SENTENCE_ENDS = frozenset(".!?:;\n。！？")
+SENTENCE_ENDS = frozenset(".!?:;#\n。！？")
+#: Words that ask, point or join: in two wordings of one question these are what differs.
+_SILENT = """
+a an and answer are as at be been by can compute calculate choose correct determine do does each evaluate explain false
+find first following for from get give given had has have he her him his how i if in is it its let many me more much my
+next now number of on option options or out over please question select she show so solve statement statements tell that
+the their them then there these they this those to total true us value was we were what when where which who will with
+work would write you your
+"""
+SILENT_WORDS = frozenset(_SILENT.split())
 _SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "÷": "/"})
 #: Thousands separators: of "12,345", and of no list of longer or shorter numbers.
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)")
 _MAY_BE_GROUPED = r"\d,\d{3}"
+#: English words that are numbers. "One" is left out: it mostly is no number.
+NUMBER_WORDS = {
+    word: str(number)
+    for words, numbers in (
+        (
+            "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+            "eighteen nineteen",
+            range(2, 20),
+        ),
+        ("twenty thirty forty fifty sixty seventy eighty ninety", range(20, 100, 10)),
+    )
+    for word, number in zip(words.split(), numbers, strict=True)
+}
 
 
 class Words(NamedTuple):
@@ -37,8 +60,8 @@ class Words(NamedTuple):
     edges: list[int]
 
     def numbers(self) -> list[str]:
-        """The words that are numbers, in order."""
-        return [word for word in self.words if word[0].isdigit()]
+        """The words that are numbers, in order; English words from "two" to "ninety" as digits."""
+        return [NUMBER_WORDS.get(word, word) for word in self.words if word[0].isdigit() or word in NUMBER_WORDS]
 
 
 def tokenise(texts: pl.Series) -> pl.Series:
@@ -61,8 +84,13 @@ def _plain(text: str) -> str:
 
 
 def split_words(text: str) -> Words:
-    """The words of one text."""
-    return gather_words(tokenise(pl.Series([text], dtype=pl.String))[0].to_list())
+    """The words of one text. For many, :func:`split_texts` is a hundred times faster."""
+    return split_texts([text])[0]
+
+
+def split_texts(texts: Sequence[str]) -> list[Words]:
+    """The words of every text."""
+    return [gather_words(tokens) for tokens in tokenise(pl.Series(texts, dtype=pl.String)).to_list()]
 
 
 def gather_words(tokens: list[str]) -> Words:
