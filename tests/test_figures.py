@@ -5,7 +5,9 @@ import build_report
 import compare_students
 import compare_teachers
 import draw_category_shares
+import draw_contamination
 import draw_differences
+import draw_ledger
 import draw_length_histogram
 import draw_lengths
 import draw_perplexities
@@ -26,11 +28,13 @@ from matplotlib import image
 from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
 from whichteacher.plotting import box_statistics, read_published
-from whichteacher.tables import write_json
+from whichteacher.schemas import CONTAMINATION, CONTAMINATION_SWEEP
+from whichteacher.tables import read_table, write_json, write_table
 
 REPOSITORY = Path(__file__).parents[1]
 PUBLISHED = REPOSITORY / "config" / "published"
 FIGURES = tuple(build_report.FIGURES)
+_BOTH = ("in", "kept")
 
 
 def _pictures(study, name):
@@ -72,6 +76,9 @@ def _draw(study):
         looks,
         0.95,
     )
+    draw_ledger.main(statistics / "ledger.csv", _pictures(study, "ledger"), looks)
+    sweep = study / "corpus/contamination_sweep.parquet"
+    draw_contamination.main(sweep, _pictures(study, "contamination"), {"containment": 0.6, "similarity": 0.9})
     write_tables.main(
         statistics / "scores.csv",
         [PUBLISHED / "table1_scores.csv", PUBLISHED / "table2_lengths.csv"],
@@ -120,7 +127,7 @@ def study(tmp_path_factory):
     return root
 
 
-def _report(study, page, training=True):
+def _report(study, page, training=True, contamination=None):
     config = {
         "study": "made_up",
         "miniature": {"seed": 1} if training else None,
@@ -134,7 +141,7 @@ def _report(study, page, training=True):
     inputs = {
         "template": REPOSITORY / "workflow/report/report.html.j2",
         "css": REPOSITORY / "workflow/report/report.css",
-        "contamination": study / "corpus/contamination.parquet",
+        "contamination": contamination or study / "corpus/contamination.parquet",
         "queries": sorted(study.glob("corpus/shards/*.parquet")),
         "planted": study / "miniature/planted.json",
         "collected": sorted(study.glob("verification/*/*/attempts.parquet")),
@@ -266,6 +273,71 @@ def test_tables_stand_beside_the_paper(study):
     assert cells["hard_math", "leaps"] == pytest.approx(mean)
 
 
+def test_every_row_of_the_ledger_is_in_its_picture(study):
+    ledger, drawn = (pd.read_csv(study / f"{name}.csv") for name in ("statistics/ledger", "figures/ledger"))
+    reasons = ledger[~ledger["reason"].isin(["in", "kept"])]
+    fallen = drawn[drawn["kind"] == "dropped"]
+    assert fallen["rows"].sum() == reasons["rows"].sum()
+    assert set(zip(fallen["step"], fallen["line"], strict=True)) == set(
+        zip(reasons["step"], reasons["reason"], strict=True)
+    )
+    sections = drawn.groupby("section")
+    assert list(sections.groups) == ["Corpus", *sorted(study_tables.TEACHERS)]
+    for section, lines in sections:
+        # Waterfall: what falls hangs between what one step left and what the next one leaves.
+        level = 100.0
+        for line in lines.to_dict("records")[1:]:
+            width = 100 * line["rows"] / lines["rows"].iloc[0]
+            if line["kind"] == "left":
+                assert line["start"] == 0 and width <= level + 1e-9, section
+                below, level = level, width
+            elif line["kind"] == "dropped":
+                assert line["start"] + width == pytest.approx(below)
+                assert line["start"] >= level - 1e-9
+                below = line["start"]
+
+
+def test_a_ledger_of_many_sources_and_of_one_row_is_drawn():
+    sources = [("import_source", f"source_{number:02d}", reason, 100_000) for number in range(20) for reason in _BOTH]
+    rest = [
+        ("clean_queries", "all", "in", 2_000_000),
+        ("clean_queries", "all", "kept", 1_999_999),
+        ("clean_queries", "all", "empty", 1),
+        ("import_traces", "steps", "in", 3_000_000),
+        ("import_traces", "steps", "kept", 1_000_000),
+        ("import_traces", "steps", "no_query", 2_000_000),
+    ]
+    lines = pd.DataFrame([*sources, *rest], columns=["step", "scope", "reason", "rows"])
+    rows = draw_ledger.prepare(lines, {"steps": study_tables.TEACHERS["steps"]})
+    assert (rows["kind"] == "source").sum() == 20
+    assert rows.loc[rows["kind"] == "source", "start"].tolist() == pytest.approx([5 * number for number in range(20)])
+    figure = draw_ledger.draw(rows, study_tables.TEACHERS)
+    told = [text.get_text() for text in figure.axes[0].texts]
+    assert "< 0.1 %" in told and "> 99.9 %" in told and "Steps: published answers" in told
+    # The single row has a dot that can be seen, well inside the axis.
+    dots = figure.axes[1]
+    assert dots.get_xscale() == "log" and dots.get_xlim()[0] < 1
+    assert 1 in [line.get_xdata()[0] for line in dots.lines if line.get_marker() == "o"]
+
+
+def test_nothing_in_the_ledger_is_said(study):
+    ledger = pd.read_csv(study / "statistics/ledger.csv").head(0)
+    figure = draw_ledger.draw(draw_ledger.prepare(ledger, study_tables.TEACHERS), study_tables.TEACHERS)
+    assert any("No rows" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_the_sweep_shows_what_was_set_and_leaves_out_what_was_not_tried(study):
+    sweep = read_table(study / "corpus/contamination_sweep.parquet", CONTAMINATION_SWEEP).to_pandas()
+    set_to = {"containment": 0.6, "similarity": 0.9}
+    figure = draw_contamination.draw(sweep, set_to)
+    told = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert told == ["set to 0.6: 16 flagged, 8 dropped", "set to 0.9: 20 flagged, 20 dropped"]
+    alone = draw_contamination.draw(sweep[sweep["method"] != "embedding"], set_to)
+    assert [ax.get_title(loc="left") for ax in alone.axes] == ["Word n-grams"]
+    nothing = draw_contamination.draw(sweep.assign(queries=0, dropped=0), set_to)
+    assert "No query is like" in nothing.axes[0].texts[0].get_text()
+
+
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +367,42 @@ def test_an_audit_has_no_students(study):
     page = _report(study, study / "audit.html", training=False)
     assert "trains no students" in page
     assert 'id="finding"' not in page and "planted rows" not in page
-    assert 'id="teachers"' in page and page.count("<figure") == 4
+    assert 'id="teachers"' in page and page.count("<figure") == 6
+
+
+def test_flagged_pairs_stand_side_by_side_the_doubtful_first(study, tmp_path):
+    def pair(number, method, score, query="What is <b>2</b> + 2?"):
+        return {
+            "query_id": f"{number:032x}",
+            "source": "made_up",
+            "benchmark": "hard_math",
+            "problem_id": f"p{number}",
+            "method": method,
+            "score": score,
+            "dropped": number % 2 == 0,
+            "query": query,
+            "problem": f"problem {number}",
+        }
+
+    pairs = [pair(number, "embedding", 0.99 - number / 1000) for number in range(build_report._SHOWN_PAIRS + 20)]
+    pairs += [pair(1000, "exact", 1.0, "x" * 3000), pair(1001, "ngram", 0.61)]
+    write_table(tmp_path / "contamination.parquet", pairs, CONTAMINATION)
+    page = _report(study, study / "pairs.html", contamination=tmp_path / "contamination.parquet")
+    assert re.findall(r"<summary>(\w+): (\d+) of (\d+) pairs", page) == [
+        ("exact", "1", "1"),
+        ("ngram", "1", "1"),
+        ("embedding", "50", "70"),
+    ]
+    assert [f"problem {number}<" in page for number in (69, 20, 19)] == [True, True, False]
+    assert page.index("problem 69<") < page.index("problem 68<")
+    assert "What is &lt;b&gt;2&lt;/b&gt; + 2?" in page and "… (3,000 characters)" in page
+    assert f"<b>0.610</b>, kept: made_up, query {1001:032x}, and Hard mathematics, p1001" in page
+
+
+def test_no_contamination_is_said(study, tmp_path):
+    write_table(tmp_path / "contamination.parquet", [], CONTAMINATION)
+    page = _report(study, study / "clean.html", contamination=tmp_path / "contamination.parquet")
+    assert "No query was found equal or close" in page and 'class="pair"' not in page
 
 
 def test_text_of_models_cannot_break_the_page(study, tmp_path):

@@ -34,7 +34,16 @@ def results(finished) -> Path:
 
 def test_everything_the_study_promises_is_there(results):
     assert (results / "report.html").stat().st_size > 50_000
-    for name in ("scores", "category_shares", "length_histogram", "lengths", "perplexities", "training_loss"):
+    for name in (
+        "scores",
+        "category_shares",
+        "length_histogram",
+        "lengths",
+        "perplexities",
+        "training_loss",
+        "ledger",
+        "contamination",
+    ):
         for suffix in ("svg", "png", "csv"):
             assert (results / "figures" / f"{name}.{suffix}").stat().st_size > 0
     for name in ("table1", "table2"):

@@ -15,7 +15,9 @@ _MEASURES = collect("<results>/statistics/trace_measures/{teacher}.parquet", tea
 _DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SHOWN, teacher=TEACHERS)
 
 TRACE_FIGURES = ["category_shares", "length_histogram", "lengths", "perplexities"]
+CORPUS_FIGURES = ["ledger", "contamination"]
 STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training else []
+FIGURES = [*STUDENT_FIGURES, *TRACE_FIGURES, *CORPUS_FIGURES]
 TABLES = ["table1", "table2"] if STUDY.training else []
 STATISTICS = [
     "teachers",
@@ -122,6 +124,50 @@ rule draw_perplexities:
         teachers=lambda wildcards: LOOKS,
     script:
         "../scripts/draw_perplexities.py"
+
+
+rule draw_ledger:
+    input:
+        ledger="<results>/statistics/ledger.csv",
+        code=code("draw_ledger"),
+    output:
+        svg="<results>/figures/ledger.svg",
+        png="<results>/figures/ledger.png",
+        csv="<results>/figures/ledger.csv",
+    log:
+        "<logs>/draw_ledger.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        teachers=lambda wildcards: LOOKS,
+    script:
+        "../scripts/draw_ledger.py"
+
+
+rule draw_contamination:
+    input:
+        sweep="<results>/corpus/contamination_sweep.parquet",
+        code=code("draw_contamination"),
+    output:
+        svg="<results>/figures/contamination.svg",
+        png="<results>/figures/contamination.png",
+        csv="<results>/figures/contamination.csv",
+    log:
+        "<logs>/draw_contamination.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        thresholds=STUDY.corpus.decontaminate.model_dump(include={"containment", "similarity"}),
+    script:
+        "../scripts/draw_contamination.py"
 
 
 if STUDY.training:
@@ -257,7 +303,7 @@ rule build_report:
             if STUDY.training
             else []
         ),
-        figures=collect("<results>/figures/{figure}.svg", figure=[*STUDENT_FIGURES, *TRACE_FIGURES]),
+        figures=collect("<results>/figures/{figure}.svg", figure=FIGURES),
         # What the page links to; the datasets in the released schema come with it.
         files=[
             *collect("<results>/statistics/{name}.csv", name=STATISTICS),
@@ -285,7 +331,7 @@ rule build_report:
 
 rule figures:
     input:
-        collect("<results>/figures/{figure}.svg", figure=[*STUDENT_FIGURES, *TRACE_FIGURES]),
+        collect("<results>/figures/{figure}.svg", figure=FIGURES),
         collect("<results>/tables/{name}.md", name=TABLES),
     localrule: True
 

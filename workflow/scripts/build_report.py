@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,7 +21,7 @@ from markupsafe import Markup
 from whichteacher.outcomes import ALL, by_teacher
 from whichteacher.plotting import PAPER, PAPER_LABELS, THIS_RUN
 from whichteacher.schemas import COLLECTED, CONTAMINATION, QUERIES, TRACES
-from whichteacher.tables import read_frame, versions, write_text
+from whichteacher.tables import read_frame, read_table, versions, write_text
 from whichteacher.traces import find_answer
 
 #: Figure -> title, caption, least width on a narrow screen (then it scrolls in its own box).
@@ -65,9 +66,27 @@ FIGURES = {
         "easier to predict, not that it teaches more.",
         "38rem",
     ),
+    "ledger": (
+        "From rows to datasets.",
+        "Bars: the part of what came into the section, each step below the one before it. Dots: the same rows on a logarithmic "
+        "axis, where one row beside millions is still seen. Shares are of what came into the step.",
+        "46rem",
+    ),
+    "contamination": (
+        "Thresholds of decontamination.",
+        "Queries that each method would flag and drop by itself, by threshold. A flagged query whose numbers or telling words "
+        "are not the problem’s is another problem, and stays.",
+        "36rem",
+    ),
 }
+#: Figures that stand in a section of their own, not among those of the paper.
+_APART = ("differences", "ledger", "contamination")
+#: Flagged pairs shown per method, and characters shown of a text.
+_SHOWN_PAIRS, _SHOWN_CHARACTERS = 50, 2000
 #: Planted rows that must stay: near duplicates are no duplicates, and shared boilerplate is no contamination.
 KEPT_ON_PURPOSE = ("near_duplicate", "boilerplate")
+#: How a query can be like a problem, in the order they are tried.
+METHODS = ("exact", "ngram", "embedding")
 #: Columns that tables leave out where they hold one value.
 CONSTANT = ("Control", "Category")
 #: Queries tried when one is chosen to be shown, in both directions from the median length.
@@ -430,9 +449,8 @@ def ledger_tables(lines: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def contamination_table(path: str, benchmarks: Mapping[str, str]) -> Table:
-    """Flagged queries by benchmark and method."""
-    flagged = read_frame(path, CONTAMINATION, ["query_id", "benchmark", "method", "dropped"])
+def contamination_table(flagged: pd.DataFrame, benchmarks: Mapping[str, str]) -> Table:
+    """Flagged queries by benchmark and method; ``flagged`` are pairs (columns of CONTAMINATION)."""
     rows = [
         (
             benchmarks.get(benchmark, benchmark),
@@ -445,6 +463,36 @@ def contamination_table(path: str, benchmarks: Mapping[str, str]) -> Table:
     return table(
         "Queries close to a benchmark problem", ("Benchmark", "Method", "Flagged", "Dropped"), rows, text=(0, 1)
     )
+
+
+def cut(text: str) -> str:
+    """``text``, without its end where it is long."""
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… ({len(text):,} characters)"
+
+
+def contamination_pairs(path: str, flagged: pd.DataFrame, benchmarks: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Per method the flagged pairs with both texts: :data:`_SHOWN_PAIRS` at most, those with the lowest scores, which are the
+    likeliest innocents. ``flagged`` are the pairs in the order of the table at ``path``, without the texts."""
+    ordered = flagged.sort_values(["method", "score", "query_id", "problem_id"], kind="stable")
+    shown = ordered.groupby("method").head(_SHOWN_PAIRS)
+    texts = read_table(path, CONTAMINATION, ["query", "problem"]).take(pa.array(shown.index)).to_pylist()
+    groups: dict[str, dict[str, Any]] = {
+        method: {"method": method, "total": number(count), "pairs": []}
+        for method, count in flagged["method"].value_counts().reindex(METHODS).dropna().astype(int).items()
+    }
+    for row, both in zip(shown.to_dict("records"), texts, strict=True):
+        groups[row["method"]]["pairs"].append(
+            {
+                "query_id": row["query_id"],
+                "source": row["source"],
+                "place": f"{benchmarks.get(row['benchmark'], row['benchmark'])}, {row['problem_id']}",
+                "score": number(row["score"], 3),
+                "dropped": row["dropped"],
+                "query": cut(both["query"]),
+                "problem": cut(both["problem"]),
+            }
+        )
+    return list(groups.values())
 
 
 def planted_faults(planted: Mapping[str, Sequence[Sequence[str]]], queries: Sequence[str]) -> dict[str, Any]:
@@ -489,6 +537,8 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
     summary = pd.read_csv(inputs["teachers"])
     comparison = pd.read_csv(inputs["teacher_comparison"])
     everything = comparison["category"] == ALL
+    about = [name for name in CONTAMINATION.names if name not in ("query", "problem")]
+    flagged = read_frame(inputs["contamination"], CONTAMINATION, about)
     pictures = {Path(svg).stem: figure(Path(svg).stem, svg, folder) for svg in inputs["figures"]}
     benchmarks = study["evaluation"]["benchmarks"] if study["evaluation"] else {}
     labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
@@ -501,15 +551,19 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "trained": study["training"] is not None,
         "teachers": teachers,
         "queries": number(summary.loc[summary["category"] == ALL, "queries"].max()),
-        "figures": [pictures[name] for name in FIGURES if name in pictures and name != "differences"],
+        "figures": [pictures[name] for name in FIGURES if name in pictures and name not in _APART],
         "summary": teacher_summary(summary[summary["category"] == ALL], teachers, measured),
         "summary_by_category": teacher_summary(summary[summary["category"] != ALL], teachers, measured),
         "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
         "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
         "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
         "training": None,
+        "flow": pictures["ledger"],
         "ledger": ledger_tables(pd.read_csv(inputs["ledger"])),
-        "contamination": contamination_table(inputs["contamination"], labels),
+        "sweep": pictures["contamination"],
+        "contamination": contamination_table(flagged, labels),
+        "pairs": contamination_pairs(inputs["contamination"], flagged, labels),
+        "all_pairs": Path(os.path.relpath(inputs["contamination"], folder)).as_posix(),
         "planted": None,
         "example": example(dict(zip(teachers, inputs["datasets"], strict=True)), teachers, colours),
         "engines": engines(by_teacher(list(teachers), inputs["collected"]), teachers),
