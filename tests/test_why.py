@@ -85,7 +85,7 @@ def _make_corpus(root: Path) -> None:
     deduplicate_queries(
         imported, selections[0], list(SOURCES), Deduplicate().model_dump(), **out("deduplicated", *three, **pairs)
     )
-    pairs = {"contamination": corpus / "contamination.parquet"}
+    pairs = {"contamination": corpus / "contamination.parquet", "sweep": corpus / "contamination_sweep.parquet"}
     benchmarks = [str(corpus / f"benchmarks/{name}.parquet") for name in PROBLEMS]
     settings = Decontaminate(**DECONTAMINATE).model_dump()
     decontaminate_queries(imported, selections[1], benchmarks, settings, **out("decontaminated", *three, **pairs))
