@@ -2,7 +2,7 @@
 
     .venv/bin/uv venv --python .venv/bin/python .venv-benchmarks
     .venv/bin/uv pip install --python .venv-benchmarks/bin/python --no-deps --require-hashes --requirement envs/benchmarks.txt
-    .venv-benchmarks/bin/python benchmarks/near_duplicates.py [--documents 50000] [--baseline 2000] [--characters 400 2500]
+    .venv-benchmarks/bin/python benchmarks/near_duplicates.py [--documents 100000] [--baseline 2000] [--characters 400 2500]
         [--repeats 3] [--seed 1]
 
 Documents are made-up words, a few of them very frequent, and numbers. For 1 % of them each there is a copy with 2, 5 and
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 RATES = (0.02, 0.05, 0.10)
-_BATCH = 50_000
+_BATCH = 5_000
 _WORDS = 30_000
 
 
@@ -191,7 +191,7 @@ def compare(documents: int, baseline: int, characters: int, seed: int, repeats: 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--documents", type=int, default=50_000)
+    parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--baseline", type=int, default=2_000, help="documents of plain datasketch")
     parser.add_argument("--characters", type=int, nargs="+", default=[400, 2500])
     parser.add_argument("--repeats", type=int, default=3)

@@ -32,9 +32,10 @@ _VALUES = 64
 #: The largest chance to miss a pair that is just similar enough.
 _MISSED = 0.02
 _SEED = 1
-#: Signatures leave rensa as Python integers; few at a time stay in the processor's cache.
+#: Signatures leave rensa as Python integers; few at a time stay in the processor's cache. As of rensa 0.5.0 there is no other
+#: way out: its matrix has no buffer.
 _SIGNED_ROWS = 500
-#: Words of so much text are in memory at a time, at about eight times its size.
+#: So much text is cut into words at a time: what that takes stays in the cache as well.
 _SHINGLED_BYTES = 1_000_000
 #: In a band that very many texts share, each is compared with so many others beside the first.
 _NEIGHBOURS = 16

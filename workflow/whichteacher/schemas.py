@@ -56,14 +56,14 @@ BENCHMARK_PROBLEMS = _schema(
 )
 
 DUPLICATES = _schema(
-    method=STRING,  # exact, near
-    similarity=FLOAT,  # Jaccard similarity of the two, 1 where they are equal
     kept=STRING,  # query_id of the survivor; that of equal ones may have a near duplicate that survives it
     kept_source=STRING,
     kept_source_row=STRING,
     dropped=STRING,  # query_id of the row that it stands for
     dropped_source=STRING,
     dropped_source_row=STRING,
+    method=STRING,  # exact, near
+    similarity=FLOAT,  # Jaccard similarity of the two, 1 where they are equal
 )
 
 CONTAMINATION = _schema(
