@@ -167,8 +167,10 @@ class Sandbox:
     def run(self, job: Job) -> list[Result]:
         """Run ``job``; one result per test, fewer where one ran out of time and the rest was not tried.
 
-        Raises :class:`OSError` where the sandbox itself does not start or is killed.
+        Raises :class:`OSError` where the sandbox itself does not start or is killed, and where a compiler is missing.
         """
+        if job.language == "cpp" and self.compiler is None:
+            raise FileNotFoundError("no C++ compiler: install g++")
         wall = _WALL_FACTOR * self.cpu_seconds + _WALL_SECONDS
         lengths = job.expected_bytes or [0] * len(job.cases)
         payload = {

@@ -16,7 +16,7 @@ from whichteacher.sandbox import Job, Result
 from whichteacher.verifiers.outcome import Outcome, undecided, wrong
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
-_LANGUAGES = {"": "python", "python": "python", "python3": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
+_LANGUAGES = {"python": "python", "python3": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
 _OUT_OF_TIME = ("cpu_limit", "wall_limit")
 
 
@@ -25,9 +25,9 @@ def version() -> str:
     return f"1+python-{platform.python_version()}"
 
 
-def last_program(answer: str) -> tuple[str, str] | None:
-    """Language and text of the last fenced block in a language we run; an unnamed block is Python."""
-    blocks = [(label.lower(), text) for label, text in _FENCE.findall(answer)]
+def last_program(answer: str, unnamed: str = "python") -> tuple[str, str] | None:
+    """Language and text of the last fenced block in a language we run; an unnamed block is in the language ``unnamed``."""
+    blocks = [(label.lower() or unnamed, text) for label, text in _FENCE.findall(answer)]
     known = [(_LANGUAGES[label], text) for label, text in blocks if label in _LANGUAGES and text.strip()]
     return known[-1] if known else None
 
@@ -55,22 +55,22 @@ def same_output(given: str, wanted: str) -> bool:
     return True
 
 
-def _read_tests(tests: str | None, max_tests: int) -> tuple[str, list[str], list[str]] | None:
-    """Call type, cases and expected outputs; None where the tests cannot be read."""
+def _read_tests(tests: str | None, max_tests: int) -> tuple[str, str, list[str], list[str]] | None:
+    """Language, call type, cases and expected outputs; None where the tests cannot be read."""
     try:
         payload = json.loads(tests or "")
-        call_type = payload["call_type"]
+        wanted, call_type = payload.get("language", "python"), payload["call_type"]
         if call_type == "assert":
             cases, outputs = payload["assert_case"], []
         elif call_type == "std":
             cases, outputs = payload["inputs"], payload["outputs"]
         else:
             return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     if not all(isinstance(text, str) for text in [*cases, *outputs]) or (outputs and len(outputs) != len(cases)):
         return None
-    return (call_type, cases[:max_tests], outputs[:max_tests]) if len(cases) else None
+    return (wanted, call_type, cases[:max_tests], outputs[:max_tests]) if len(cases) else None
 
 
 def _outcomes(results: Sequence[Result], outputs: Sequence[str]) -> list[str]:
@@ -93,11 +93,14 @@ def check(
     read = _read_tests(tests, max_tests)
     if read is None:
         return undecided("reference_unreadable")
-    call_type, cases, outputs = read
-    found = last_program(answer)
+    wanted, call_type, cases, outputs = read
+    found = last_program(answer, wanted)
     if found is None:
         return wrong("no_program")
     language, program = found
+    # Tests on standard input and output hold for any language, so a query that asks for another one is not decided.
+    if wanted != "python" and language != wanted:
+        return undecided("other_language", language=language, wanted=wanted)
     if language == "cpp" and call_type != "std":
         return wrong("other_language")
     job = Job(program, call_type, cases, [len(text.encode()) for text in outputs], language)

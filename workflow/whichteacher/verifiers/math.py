@@ -33,6 +33,8 @@ _GROUP_SPACE = re.compile(r"(?<=\d) (?=\d{3}\b)")
 _BASED = re.compile(r"([0-9][0-9A-Za-z]*)_\{?(\d+)\}?")
 _MEASURED = re.compile(r"[+-]?[\d.,]+(?:\s*/\s*\d+)?\s*([a-zA-Z][a-zA-Z0-9/^{}]*)")
 _WORDS = re.compile(r"[A-Za-z]{2}[A-Za-z ]{2,}")
+_MEMBER = re.compile(r"[A-Za-z]\s*\\in(?![a-zA-Z])\s*")
+_CONJUNCTION = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?(?:[.):]?|[.):]\s*\S.*|\)\s*\S.*)", re.DOTALL)
 
 
@@ -111,11 +113,22 @@ def _brackets(text: str) -> str:
     return "()" if text[:1] in "([" and text[-1:] in ")]" else ""
 
 
+def _closing_bracket(text: str) -> int | None:
+    """Index of the bracket that closes the one ``text`` begins with."""
+    level = 0
+    for index, character in enumerate(text):
+        level += (character in "{([") - (character in "})]")
+        if not level:
+            return index
+    return None
+
+
 def elements(text: str) -> int:
     """How many things a list such as ``3, 5`` or ``\\{1, 2\\}`` or ``x = 1 or x = 2`` names, by its outer commas."""
-    text = text.replace(r"\{", "{").replace(r"\}", "}").strip()
-    text = re.sub(r"\b(?:and|or)\b", ",", text)
-    if text[:1] == "{" and text[-1:] == "}":
+    text = _MEMBER.sub("", text.replace(r"\{", "{").replace(r"\}", "}").strip())
+    text = _CONJUNCTION.sub(",", text)
+    # A list in round brackets is still one; pairs next to each other are not in brackets together.
+    if text[:1] + text[-1:] in ("{}", "()") and _closing_bracket(text) == len(text) - 1:
         text = text[1:-1]
     parts, level = [""], 0
     for character in text:

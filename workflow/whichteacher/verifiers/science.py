@@ -77,8 +77,10 @@ def check(answer: str, reference: str | None, kind: str | None) -> Outcome:
             if wanted[1] and found[1] and wanted[1] != found[1]:
                 return undecided("no_judge", **compared)
             same = numbers_agree(found[0], wanted[0])
-            compared["distance"] = str(abs(found[0] - wanted[0]))
-            return right("same_number", **compared) if same else wrong("other_number", **compared)
+            # 0.5 is right for 50 %: that is for the formulas to tell.
+            if same or wanted[1] != "%" or found[1]:
+                compared["distance"] = str(abs(found[0] - wanted[0]))
+                return right("same_number", **compared) if same else wrong("other_number", **compared)
     if kind != "text" and boxed is not None:
         return compare_formula(boxed, reference, kind or "expression")
     if as_text(given) == as_text(reference):
