@@ -2,15 +2,19 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from import_benchmark import in_window, is_aime_answer, select_problems
 from import_source import import_rows, main
 
+from whichteacher.ledger import Ledger
 from whichteacher.queries import query_id
-from whichteacher.rows import Fault, code_tests_of, constraints_of, read_rows, turns_of
+from whichteacher.rows import Fault, constraints_of, read_rows, turns_of
 from whichteacher.rule import InputError
 from whichteacher.schemas import DROPPED, LEDGER, QUERIES
 from whichteacher.tables import read_frame, read_table
@@ -28,8 +32,14 @@ def source(path, columns=COLUMNS, **more):
 
 
 def load(path, columns=COLUMNS, **more):
-    settings = source(path, columns, **more)
-    return import_rows(read_rows(settings), "mine", settings)
+    return load_settings(source(path, columns, **more))
+
+
+def load_settings(settings):
+    ledger = Ledger("import_source", "mine", 0)
+    table = pa.concat_tables(import_rows(read_rows(settings), "mine", settings, ledger))
+    ledger.rows()
+    return table, ledger
 
 
 def write_lines(path, *lines):
@@ -85,6 +95,12 @@ def test_bad_rows_are_dropped_with_reason_and_place(tmp_path):
         {"q": "answer", "a": float("nan")},
         b"[" * 100_000,
         b'{"q": "x", "a": ' + b"9" * 5000 + b"}",
+        b'{"q": "raw half \xed\xa0\xbd"}',
+        b'{"q": "latin \xe9"}',
+        b'{"q": "raw nul \0"}',
+        {"q": "fine", "a": "half \ud83d"},
+        b'{"a":' * 100_000,
+        b'{"q": "cut',
     )
     table, ledger = load(path, {"prompt": "q", "answer": "a"})
     assert table.num_rows == 1
@@ -101,9 +117,15 @@ def test_bad_rows_are_dropped_with_reason_and_place(tmp_path):
         "wrong_type",
         "invalid_json",
         "invalid_json",
+        "invalid_text",
+        "invalid_text",
+        "invalid_json",
+        "invalid_text",
+        "invalid_json",
+        "invalid_json",
     ]
-    assert [row["detail"].split(": ")[0] for row in ledger.dropped] == [f"rows.jsonl:{line}" for line in range(2, 14)]
-    ledger.rows()
+    assert [row["detail"].split(": ")[0] for row in ledger.dropped] == [f"rows.jsonl:{line}" for line in range(2, 20)]
+    assert "the file ends here" in ledger.dropped[-1]["detail"]
 
 
 def test_ragged_and_undecodable_csv_rows(tmp_path):
@@ -112,6 +134,57 @@ def test_ragged_and_undecodable_csv_rows(tmp_path):
     assert table["reference"].to_pylist() == ["1", None]
     assert reasons(ledger) == ["wrong_columns", "invalid_text"]
     assert ledger.dropped[0]["detail"].startswith("rows.csv:4: ")
+
+
+def test_where_selects_rows(tmp_path):
+    rows = [{"q": f"Query {i}", "kind": {"name": "code" if i % 3 else "math"}, "level": i % 2} for i in range(12)]
+    path = write_lines(tmp_path / "rows.jsonl", b"{", *rows)
+    table, ledger = load(path, {"prompt": "q"}, where={"kind.name": "code"})
+    assert ledger.kept == 8 and ledger.reasons == {"invalid_json": 1, "not_selected": 4}
+    assert ledger.dropped[1]["detail"] == "rows.jsonl:2"
+    assert load(path, {"prompt": "q"}, where={"kind.name": ["code", "math"], "level": [1, 2]})[1].kept == 6
+    table, ledger = load(path, {"prompt": "q"}, where={"kind.name": "code", "level": 1}, limit=3)
+    assert table["source_row"].to_pylist() == ["3", "7"] and ledger.rows_in == 7
+    with pytest.raises(InputError, match=r"not one row to use of 13; the first fault: rows\.jsonl:1"):
+        load(path, {"prompt": "q"}, where={"level": 2})
+    with pytest.raises(
+        InputError, match=r"no column 'ability'; the columns are: q, kind, level; .*sources\.mine\.where"
+    ):
+        load(path, {"prompt": "q"}, where={"ability": "code"})
+    with pytest.raises(InputError, match=r"no column 'p'; .*sources\.mine\.columns\.prompt"):
+        load(path, {"prompt": "p"}, where={"level": 1})
+    (tmp_path / "rows.csv").write_text("q,level\none,1\ntwo,2\n")
+    assert load(tmp_path / "rows.csv", {"prompt": "q"}, where={"level": 2})[1].kept == 1
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert load(tmp_path / "rows.parquet", {"prompt": "q"}, where={"kind.name": "code"})[1].kept == 8
+
+
+def test_types_are_inferred_where_no_column_says(tmp_path):
+    rows = [{"q": "One", "a": "12"}, {"q": "Two", "a": "[1, 2)"}, {"q": "Three", "a": "12", "k": "text"}, {"q": "Four"}]
+    table, _ = load(write_lines(tmp_path / "rows.jsonl", *rows), {"prompt": "q", "answer": "a", "answer_type": "k"})
+    assert table["reference_type"].to_pylist() == ["number", "interval", "text", None]
+
+
+def test_rows_come_in_parts(tmp_path, monkeypatch):
+    """By number and by size: each part is a row group, and none but the first makes the others wait in memory."""
+    monkeypatch.setattr("import_source._CHUNK_ROWS", 10)
+    monkeypatch.setattr("import_source._CHUNK_CHARACTERS", 500)
+    rows = [{"q": f"Query {i}"} for i in range(25)] + [{"q": "x" * 600}, {"q": "last"}, {"q": 5}]
+    path = write_lines(tmp_path / "rows.jsonl", *rows)
+    out = {name: str(tmp_path / f"{name}.parquet") for name in ("table", "ledger", "dropped")}
+    main("mine", source(path, {"prompt": "q"}), **out)
+    groups = pq.ParquetFile(out["table"]).metadata
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [10, 10, 6, 1]
+    turns = read_table(out["table"], QUERIES)["turns"].to_pylist()
+    assert [turn["content"] for (turn,) in turns] == [row["q"] for row in rows[:-1]]
+    ids = read_table(out["table"], QUERIES)["query_id"].to_pylist()
+    assert ids == [query_id(row) for row in turns]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "dropped.parquet",
+        "ledger.parquet",
+        "rows.jsonl",
+        "table.parquet",
+    ]
 
 
 def test_missing_column_names_file_column_and_key(tmp_path):
@@ -134,8 +207,15 @@ def test_missing_column_names_file_column_and_key(tmp_path):
         ("rows.xlsx", b"x", "unknown kind of file"),
         ("rows.parquet", b"PAR1 not really", "cannot be read"),
         ("rows.jsonl.zst", b"not zstd", "cannot be read"),
-        ("rows.jsonl", b"", "not one row to use"),
-        ("rows.jsonl", b"{]\n{]\n", "not one row to use; the first of 2: rows.jsonl:1"),
+        ("rows.jsonl", b"", "not one row to use of 0"),
+        ("rows.jsonl.zst", b"", "not one row to use of 0"),
+        ("rows.csv", b"", "not one row to use of 0"),
+        ("rows.parquet", b"", "cannot be read"),
+        ("rows.jsonl", '{"q": "Hi there"}\n'.encode("utf-16"), r"rows\.jsonl:1: the file is UTF-16: convert it"),
+        ("rows.csv", "q\nHi there\n".encode("utf-16"), r"rows\.csv:1: the file is UTF-16: convert it"),
+        ("rows.csv", b'q\nfine\n"never closed\nmore\n' + b"x\n" * 5000, r"rows\.csv:3: unexpected end of data"),
+        ("rows.csv", b'q\nfine\n"closed" too early\n', r"rows\.csv:3: .*expected after"),
+        ("rows.jsonl", b"{]\n{]\n", r"not one row to use of 2; the first fault: rows\.jsonl:1"),
     ],
 )
 def test_files_the_user_must_mend(tmp_path, name, content, said):
@@ -145,15 +225,143 @@ def test_files_the_user_must_mend(tmp_path, name, content, said):
         load(tmp_path / name, {"prompt": "q"})
 
 
-def test_zst_cut_short_is_an_error(tmp_path):
-    whole = tmp_path / "whole.jsonl.zst"
-    with pa.output_stream(whole, compression="zstd") as file:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A JSONL.zst of 20,000 rows."""
+    path = tmp_path_factory.mktemp("zst") / "whole.jsonl.zst"
+    with pa.output_stream(path, compression="zstd") as file:
         for number in range(20_000):
             file.write(json.dumps({"q": f"What is {number} times {number * 7919 % 104729}?"}).encode() + b"\n")
-    (tmp_path / "cut.jsonl.zst").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert load(whole, {"prompt": "q"})[0].num_rows == 20_000
+    assert load(path, {"prompt": "q"})[0].num_rows == 20_000
+    return path
+
+
+@pytest.mark.parametrize("left", [0.001, 0.5, 0.99, -1, -4])
+def test_zst_cut_short_is_an_error(tmp_path, whole, left):
+    content = whole.read_bytes()
+    (tmp_path / "cut.jsonl.zst").write_bytes(content[: int(len(content) * left) if left > 0 else left])
+    with pytest.raises(InputError, match=r"cut\.jsonl\.zst: cannot be read to its end"):
+        load(tmp_path / "cut.jsonl.zst", {"prompt": "q"})
+
+
+@pytest.mark.parametrize("after", [b"garbage", b"\n", b"\0" * 20, b"\x28\xb5"])
+def test_zst_with_something_after_its_end_is_an_error(tmp_path, whole, after):
+    (tmp_path / "more.jsonl.zst").write_bytes(whole.read_bytes() + after)
+    with pytest.raises(InputError, match="cannot be read to its end"):
+        load(tmp_path / "more.jsonl.zst", {"prompt": "q"})
+
+
+def test_zst_in_several_parts_is_read_whole(tmp_path, whole):
+    (tmp_path / "two.jsonl.zst").write_bytes(whole.read_bytes() * 2)
+    assert load(tmp_path / "two.jsonl.zst", {"prompt": "q"})[0].num_rows == 40_000
+    (tmp_path / "cut.jsonl.zst").write_bytes(whole.read_bytes() + whole.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot be read to its end"):
         load(tmp_path / "cut.jsonl.zst", {"prompt": "q"})
+
+
+def test_nothing_is_written_of_a_file_that_breaks_off(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr("import_source._CHUNK_ROWS", 1000)
+    (tmp_path / "cut.jsonl.zst").write_bytes(whole.read_bytes()[:-4])
+    out = {name: str(tmp_path / "out" / f"{name}.parquet") for name in ("table", "ledger", "dropped")}
+    with pytest.raises(InputError):
+        main("mine", source(tmp_path / "cut.jsonl.zst", {"prompt": "q"}), **out)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_parquet_cut_short_or_damaged_is_an_error(tmp_path):
+    path = tmp_path / "rows.parquet"
+    texts = [f"What is {number} times {number * 7919 % 104729}?" for number in range(20_000)]
+    pq.write_table(pa.table({"q": texts}), path, row_group_size=2000, compression="zstd")
+    content = path.read_bytes()
+    assert load(path, {"prompt": "q"})[0].num_rows == 20_000
+    for cut in (len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:cut])
+        with pytest.raises(InputError, match=r"rows\.parquet: cannot be read"):
+            load(path, {"prompt": "q"})
+    path.write_bytes(content[:40_000] + bytes(1000) + content[41_000:])
+    with pytest.raises(InputError, match=r"rows\.parquet: cannot be read"):
+        load(path, {"prompt": "q"})
+
+
+def test_parquet_rows_that_are_no_text(tmp_path):
+    path = tmp_path / "rows.parquet"
+    texts = pa.array([b"fine", b"\xff", None, b"also fine"], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"q": texts, "n": pa.array([b"x", b"y", b"z", b"w"])}), path)
+    table, ledger = load(path, {"prompt": "q"})
+    assert table.num_rows == 2
+    assert [(row["reason"], row["detail"].split(": ")[0]) for row in ledger.dropped] == [
+        ("invalid_text", "rows.parquet:2"),
+        ("missing_column", "rows.parquet:3"),
+    ]
+    with pytest.raises(
+        InputError, match=r"not one row to use of 4; the first fault: rows\.parquet:1: prompt is a bytes"
+    ):
+        load(path, {"prompt": "n"})
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "rows.jsonl").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        load(tmp_path / "rows.jsonl", {"prompt": "q"})
+
+
+def test_long_lines(tmp_path, monkeypatch):
+    """Ten megabytes are a row like any other; what no memory can be promised for is skipped, wherever it ends."""
+    long = "x" * 10_000_000
+    path = write_lines(tmp_path / "rows.jsonl", {"q": "first"}, {"q": long}, {"q": "second"})
+    table, ledger = load(path, {"prompt": "q"})
+    assert table["turns"].to_pylist()[1] == [{"role": "user", "content": long}] and ledger.kept == 3
+    monkeypatch.setattr("whichteacher.rows.MAX_LINE", 1 << 20)
+    table, ledger = load(path, {"prompt": "q"})
+    assert table["source_row"].to_pylist() == ["1", "3"]
+    assert [(row["reason"], row["detail"].split(": ")[0]) for row in ledger.dropped] == [("too_large", "rows.jsonl:2")]
+    path = write_lines(tmp_path / "rows.jsonl", {"q": "first"}, {"q": long})
+    assert reasons(load(path, {"prompt": "q"})[1]) == ["too_large"]
+
+
+def test_csv_cells_beyond_the_limit_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("whichteacher.rows.MAX_LINE", 1000)
+    (tmp_path / "rows.csv").write_bytes(b"q\nfine\n" + b"x" * 2000 + b"\nfine\n")
+    with pytest.raises(InputError, match=r"rows\.csv:3: field larger"):
+        load(tmp_path / "rows.csv", {"prompt": "q"})
+
+
+def test_details_are_short_and_can_be_written(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", {"q": "Hi", "k": "\ud83d\0" + "x" * 10_000}, {"q": "Hi", "k": "text"})
+    _, ledger = load(path, {"prompt": "q", "answer_type": "k"})
+    (row,) = ledger.dropped
+    assert len(row["detail"]) < 400 and r"\ud83d" in row["detail"]
+    pa.array([row["detail"]], pa.string())
+
+
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=30),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255), st.booleans()), max_size=12),
+)
+def test_damaged_lines_never_take_others_with_them(tmp_path_factory, lengths, damages):
+    """Bytes changed or taken away anywhere: the ledger balances, and every line that was not touched arrives."""
+    lines = [json.dumps({"q": f"Query {i} é {'x' * n}"}, ensure_ascii=False).encode() for i, n in enumerate(lengths)]
+    spare = b'{"q": "untouched"}\n'
+    content = bytearray(b"\n".join(lines) + b"\n")
+    owners = [i for i, line in enumerate(lines) for _ in range(len(line) + 1)]
+    touched = set()
+    for place, byte, remove in damages:
+        place %= len(content)
+        # The end of a line belongs to the next one, too.
+        touched |= {owners[place], owners[place] + (content[place : place + 1] == b"\n")}
+        if remove:
+            del content[place], owners[place]
+        else:
+            content[place] = byte
+        if not content:
+            break
+    path = tmp_path_factory.mktemp("damaged") / "rows.jsonl"
+    path.write_bytes(bytes(content).rstrip(b"\n") + b"\n" + spare)
+    table, ledger = load(path, {"prompt": "q"})
+    arrived = {turns[0]["content"] for turns in table["turns"].to_pylist()}
+    wanted = {json.loads(line)["q"] for i, line in enumerate(lines) if i not in touched} | {"untouched"}
+    assert wanted <= arrived
+    assert ledger.rows_in == ledger.kept + len(ledger.dropped) and ledger.kept == table.num_rows
 
 
 def said(*turns, keys=("role", "content")):
@@ -195,31 +403,17 @@ def test_dialogues_that_are_none(taken, reason):
     assert fault.value.reason == reason
 
 
-def test_code_tests():
-    asserts = {"fn_name": "f", "call_type": "assert", "assert_case": ["assert f(1) == 2"], "extra": 1}
-    assert json.loads(code_tests_of(asserts)) == {key: asserts[key] for key in ("call_type", "assert_case", "fn_name")}
-    std = {"call_type": "std", "inputs": ["1\n"], "outputs": ["2\n"]}
-    assert code_tests_of(json.dumps(std, indent=3)) == code_tests_of(std)
-    assert code_tests_of({**std, "fn_name": "f", "inputs": [[1]], "outputs": [2]})
-    assert code_tests_of(None) is None
-    for bad in (
-        {},
-        [],
-        {"call_type": "assert", "assert_case": []},
-        {"call_type": "assert", "assert_case": [1]},
-        {**std, "outputs": []},
-        {**std, "inputs": [], "outputs": []},
-        {**std, "inputs": [1]},
-        {**std, "fn_name": 3},
-    ):
-        with pytest.raises(Fault) as fault:
-            code_tests_of(bad)
-        assert fault.value.reason == "wrong_tests"
-
-
 def test_constraints():
     given = {"instruction_id_list": ["a:b", "c:d"], "kwargs": [{"n": 1, "unused": None}, {}]}
     assert json.loads(constraints_of(json.dumps(given)))["kwargs"] == [{"n": 1}, {}]
+    assert constraints_of({"instruction_id_list": ["a"], "instruction_kwargs": [{}]}) == constraints_of(
+        {"instruction_id_list": ["a"], "kwargs": [{}]}
+    )
+    assert constraints_of(["a", "b"], '[{"n": 1}, {}]') == constraints_of(
+        {"instruction_id_list": ["a", "b"], "kwargs": [{"n": 1}, {}]}
+    )
+    with pytest.raises(Fault, match="no constraint_arguments"):
+        constraints_of(["a"])
     for bad in ({"instruction_id_list": []}, {**given, "kwargs": [{}]}, {**given, "kwargs": [1, 2]}, 5):
         with pytest.raises(Fault) as fault:
             constraints_of(bad)
@@ -240,7 +434,7 @@ def test_hub_data_set_from_a_local_folder(tmp_path):
     write_lines(tmp_path / "train.jsonl", {"q": "First?"}, {"q": "Second?"})
     settings = {**source("", {"prompt": "q"}), "path": None, "hub": str(tmp_path), "revision": "0" * 40}
     settings |= {"subset": None, "split": "train", "limit": 1}
-    table, _ = import_rows(read_rows(settings), "mine", settings)
+    table, _ = load_settings(settings)
     assert table["turns"].to_pylist() == [[{"role": "user", "content": "First?"}]]
     with pytest.raises(InputError, match="split"):
         list(read_rows({**settings, "split": "nope"}))
@@ -343,3 +537,44 @@ def test_aime_answers_and_dates():
     assert in_window("2024-01-05", None, "2024-01-05") and not in_window("2024-01-06", None, "2024-01-05")
     with pytest.raises(Fault):
         in_window("May 5", None, None)
+
+
+# --- real files ------------------------------------------------------------------------------------------------------
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+#: Columns, category, rows, and how many of them are dropped.
+FILES = {
+    "benchmarks/aime2024": ({"id": "id", "prompt": "problem", "answer": "answer"}, "math", 30, 0),
+    "benchmarks/amc23": ({"id": "id", "prompt": "problem", "answer": "answer"}, "math", 40, 0),
+    "benchmarks/gsm8k_test": ({"id": "id", "prompt": "question", "answer": "answer"}, "math", 1319, 0),
+    "benchmarks/math500": ({"id": "unique_id", "prompt": "problem", "answer": "answer"}, "math", 500, 0),
+    "benchmarks/mmlu_stem": ({"id": "id", "prompt": "question", "answer": "answer"}, "science", 889, 0),
+    "benchmarks/mt_bench": ({"id": "id", "prompt": "turns.0"}, "multi_turn", 80, 0),
+    "benchmarks/scibench": ({"id": "id", "prompt": "problem", "answer": "answer_latex"}, "science", 228, 0),
+    "code/code_contests_sample": ({"id": "id", "prompt": "problem", "tests": "tests"}, "code", 5, 0),
+    "code/mbpp": ({"id": "id", "prompt": "text", "tests": "test_list"}, "code", 264, 0),
+    "ifeval/ifeval_prompts": (
+        {"id": "key", "prompt": "prompt", "constraints": "instruction_id_list", "constraint_arguments": "kwargs"},
+        "instruction_following",
+        541,
+        0,
+    ),
+    "outputs/reasoning_gym_problems": (
+        {"id": "problem_id", "prompt": "question", "answer": "expected_answer"},
+        "general",
+        2450,
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_real_files(file):
+    columns, category, rows, dropped = FILES[file]
+    path = DATA / f"{file}.jsonl"
+    if not path.is_file():
+        pytest.skip("the shared data is not there")
+    table, ledger = load(path, columns, category=category)
+    assert (ledger.rows_in, len(ledger.dropped)) == (rows, dropped), ledger.dropped[:3]
+    assert table["reference_type"].null_count == table["reference"].null_count
+    assert not (category == "code" and table["tests"].null_count)

@@ -254,7 +254,8 @@ def test_a_trace_answers_the_query_that_a_source_imports_from_the_same_column(tm
     else:
         write_lines(path, *rows)
     source = {"path": str(path), "category": "math", "licence": "MIT", "columns": {"turns": column}}
-    imported, _ = import_rows(read_rows(source), "mine", source)
+    ledger = Ledger("import_source", "mine", 0)
+    imported = pa.concat_tables(import_rows(read_rows(source), "mine", source, ledger))
     read = [read_trace(row.values, layout) for row in file_rows(path, [column], ["system"])]
     assert [query_id(trace.turns) for trace in read] == imported["query_id"].to_pylist()
     assert [trace.turns for trace in read] == DIALOGUES == imported["turns"].to_pylist()

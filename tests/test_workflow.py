@@ -49,7 +49,7 @@ def plans(tmp_path_factory) -> dict[str, subprocess.Popen]:
 EXPECTED = {
     "config.yaml": {"train_student": 6, "evaluate_student": 6, "generate_responses": 6, "import_source": 6},
     "test.yaml": {"train_student": 3, "evaluate_student": 3, "generate_responses": 6, "import_source": 6},
-    "paper.yaml": {"train_student": 3, "evaluate_student": 3, "generate_responses": 768, "import_source": 23},
+    "paper.yaml": {"train_student": 3, "evaluate_student": 3, "generate_responses": 768, "import_source": 38},
     "released.yaml": {"generate_responses": 32, "import_source": 6, "import_traces": 2},
 }
 

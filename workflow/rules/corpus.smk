@@ -70,7 +70,7 @@ rule import_source:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input: max(1000, 6 * input.size_mb) if input.file else 16000,
+        mem_mb=2000,
         runtime=240,
     params:
         source=lambda wildcards: settings(SOURCES[wildcards.source], exclude={"guess"}),

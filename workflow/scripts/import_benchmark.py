@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from whichteacher.code_tests import code_tests_of
+from whichteacher.references import infer_type
 from whichteacher.rows import (
     ColumnReader,
     Fault,
     Row,
     answer_of,
     answer_type_of,
-    code_tests_of,
     label_of,
     read_rows,
     turns_of,
@@ -32,14 +33,15 @@ def to_problem(taken: Mapping[str, Any], number: int, benchmark: str, category: 
     turns = turns_of(taken)
     if len(turns) != 1:
         raise Fault("wrong_turns", f"{len(turns)} turns; a problem is one message")
+    reference = answer_of(taken.get("answer"))
     problem = {
         "problem_id": label_of(taken["id"], "id") if "id" in taken else str(number),
         "benchmark": benchmark,
         "category": category,
         "prompt": turns[0]["content"],
-        "reference": answer_of(taken.get("answer")),
-        "reference_type": answer_type_of(taken.get("answer_type")),
-        "tests": code_tests_of(taken.get("tests")),
+        "reference": reference,
+        "reference_type": answer_type_of(taken.get("answer_type")) or infer_type(reference, category),
+        "tests": code_tests_of(taken.get("tests"), taken.get("language")),
         "difficulty": _level(taken.get("difficulty")),
     }
     needed = "reference" if category == "math" else "tests"

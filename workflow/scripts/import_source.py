@@ -1,95 +1,152 @@
 """Bring one source into the table of queries.
 
 Reads the source's file, or its data set on the hub, through the column mapping of the config. Writes the queries in the
-order of the source, the ledger, and the rows that cannot be used with reason and place (``file:line``).
+order of the source, the ledger, and the rows that cannot be used with reason and place (``file:line``). A source may be
+larger than memory: a part of it is held at a time, and becomes a row group.
 """
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
+from whichteacher.code_tests import code_tests_of
 from whichteacher.ledger import Ledger
-from whichteacher.queries import query_id
+from whichteacher.queries import query_ids
+from whichteacher.references import infer_type
 from whichteacher.rows import (
     ColumnReader,
     Fault,
     Row,
+    Turns,
     answer_of,
     answer_type_of,
-    code_tests_of,
     constraints_of,
     label_of,
     read_rows,
     turns_of,
 )
 from whichteacher.rule import InputError
-from whichteacher.schemas import QUERIES
-from whichteacher.tables import as_table, write_table
+from whichteacher.schemas import QUERIES, TURNS
+from whichteacher.tables import as_table, write_batches
 
 _CHUNK_ROWS = 50_000
+#: Characters of queries, references and tests that are held at a time.
+_CHUNK_CHARACTERS = 32 * 2**20
 
 
-def to_query(taken: Mapping[str, Any], number: int, source: str, category: str, licence: str) -> dict[str, Any]:
-    """One row of QUERIES from the mapped values of a row. Raises :class:`Fault` where they have not the right types."""
-    turns = turns_of(taken)
-    return {
-        "query_id": query_id(turns),
-        "source": source,
-        "source_row": label_of(taken["id"], "id") if "id" in taken else str(number),
-        "category": category,
-        "licence": licence,
-        "turns": turns,
-        "reference": answer_of(taken.get("answer")),
-        "reference_type": answer_type_of(taken.get("answer_type")),
-        "tests": code_tests_of(taken.get("tests")),
-        "constraints": constraints_of(taken.get("constraints")),
+class Query(NamedTuple):
+    """A row of QUERIES without what all rows of a source share, and without its id."""
+
+    source_row: str
+    turns: Turns
+    reference: str | None
+    reference_type: str | None
+    tests: str | None
+    constraints: str | None
+
+    @property
+    def characters(self) -> int:
+        """How much text it holds."""
+        count = len(self.reference or "") + len(self.tests or "") + len(self.constraints or "")
+        for turn in self.turns:
+            count += len(turn["content"])
+        return count
+
+
+def to_query(taken: Mapping[str, Any], number: int, category: str) -> Query:
+    """A query from the mapped values of row ``number``. Raises :class:`Fault` where they have not the right types."""
+    reference = answer_of(taken.get("answer"))
+    return Query(
+        source_row=label_of(taken["id"], "id") if "id" in taken else str(number),
+        turns=turns_of(taken),
+        reference=reference,
+        reference_type=answer_type_of(taken.get("answer_type")) or infer_type(reference, category),
+        tests=code_tests_of(taken.get("tests"), taken.get("language")),
+        constraints=constraints_of(taken.get("constraints"), taken.get("constraint_arguments")),
+    )
+
+
+def as_queries(queries: Sequence[Query], name: str, source: Mapping[str, Any]) -> pa.Table:
+    """Rows of QUERIES, built column by column: several times faster than row by row."""
+    by_name = dict(zip(Query._fields, zip(*queries, strict=True), strict=True))
+    dialogues = by_name.pop("turns")
+    turns = [turn for dialogue in dialogues for turn in dialogue]
+    said = pa.StructArray.from_arrays(
+        [pa.array([turn[key] for turn in turns], pa.string()) for key in ("role", "content")],
+        fields=list(TURNS.value_type),
+    )
+    ends = np.cumsum([0, *map(len, dialogues)], dtype=np.int32)
+    shared = {"source": name, "category": source["category"], "licence": source["licence"]}
+    listed = pa.ListArray.from_arrays(pa.array(ends), said, type=TURNS)
+    columns = {
+        "query_id": query_ids(listed),
+        "turns": listed,
+        **{key: pa.array(values, pa.string()) for key, values in by_name.items()},
+        **{key: pa.repeat(value, len(queries)) for key, value in shared.items()},
     }
+    return as_table(pa.table(columns), QUERIES, name)
 
 
-def import_rows(rows: Iterator[Row], name: str, source: Mapping[str, Any]) -> tuple[pa.Table, Ledger]:
-    """The usable rows as a table, and the ledger of all of them.
+def import_rows(rows: Iterator[Row], name: str, source: Mapping[str, Any], ledger: Ledger) -> Iterator[pa.Table]:
+    """The usable rows in tables of at most 50,000; ``ledger`` takes in all rows.
 
-    Raises :class:`InputError` if a mapped column is in no row, or no row can be used.
+    Stops after ``limit`` rows that ``where`` does not turn away. Raises :class:`InputError` if a mapped column is in no row,
+    or no row can be used.
     """
     place = source.get("path") or source["hub"]
-    reader = ColumnReader(source["columns"], f"corpus.sources.{name}")
-    ledger = Ledger("import_source", name, 0)
-    chunks, queries = [], []
+    reader = ColumnReader(source["columns"], f"corpus.sources.{name}", source.get("where"))
+    left = source.get("limit") or float("inf")
+    held: list[Query] = []
+    characters, first = 0, ""
     for row in rows:
         ledger.rows_in += 1
         try:
             if row.fault:
                 raise row.fault
-            queries.append(to_query(reader.take(row.values), row.number, name, source["category"], source["licence"]))
+            if not reader.selects(row.values):
+                ledger.drop("", "not_selected", row.location)
+                continue
+            held.append(to_query(reader.take(row.values), row.number, source["category"]))
+            characters += held[-1].characters
         except Fault as fault:
+            first = first or f"; the first fault: {row.location}: {fault.detail}"
             ledger.drop("", fault.reason, f"{row.location}: {fault.detail}")
-            continue
-        if len(queries) == _CHUNK_ROWS:
-            chunks.append(as_table(queries, QUERIES, name))
-            queries = []
+        if len(held) == _CHUNK_ROWS or characters >= _CHUNK_CHARACTERS:
+            ledger.keep(len(held))
+            yield as_queries(held, name, source)
+            held, characters = [], 0
+        left -= 1
+        if not left:
+            break
     reader.check(place)
-    table = pa.concat_tables([*chunks, as_table(queries, QUERIES, name)])
-    if not table.num_rows:
-        first = f"; the first of {ledger.rows_in}: {ledger.dropped[0]['detail']}" if ledger.dropped else ""
-        raise InputError(f"{place}: not one row to use{first}; check the file and config key corpus.sources.{name}")
-    ledger.keep(table.num_rows)
-    return table, ledger
+    if held:
+        ledger.keep(len(held))
+        yield as_queries(held, name, source)
+    if not ledger.kept:
+        raise InputError(
+            f"{place}: not one row to use of {ledger.rows_in}{first}; check the file and config key corpus.sources.{name}"
+        )
 
 
 def main(name: str, source: Mapping[str, Any], table: str, ledger: str, dropped: str) -> None:
     """Import the source ``name`` with the settings ``source``."""
-    queries, counts = import_rows(read_rows(source), name, source)
     place = Path(source["path"]).name if source.get("path") else source["hub"]
-    write_table(
-        table,
-        queries,
-        QUERIES,
-        {"source": name, "from": place, "revision": source.get("revision"), "columns": source["columns"]},
-    )
-    counts.write(ledger, dropped)
-    print(f"{name}: {counts.rows_in} rows, {counts.kept} kept, {len(counts.dropped)} dropped")
+    settings = {key: source.get(key) for key in ("revision", "columns", "where", "limit")}
+    scratch = Path(f"{ledger}.scratch")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        counts = Ledger("import_source", name, 0, scratch / "dropped.arrow")
+        queries = import_rows(read_rows(source), name, source, counts)
+        write_batches(table, queries, QUERIES, {"source": name, "from": place, **settings})
+        counts.write(ledger, dropped)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(f"{name}: {counts.rows_in} rows, {counts.kept} kept, {counts.reasons.total()} dropped")
 
 
 if "snakemake" in globals():

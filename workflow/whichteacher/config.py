@@ -23,6 +23,7 @@ CONTROLS = ("parallel", "own_passes", "equal_rows", "equal_tokens")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Scalar = str | int | float | bool
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 #: Stands for a commit the writer of a configuration did not know. It plans a run and warns; no hub has it.
@@ -96,9 +97,19 @@ class Columns(Block):
     prompt: str | None = Field(None, description="The query as one string; give this or `turns`.")
     turns: str | None = Field(None, description="The dialogue as a list of {role, content} or {from, value}.")
     answer: str | None = Field(None, description="The reference answer.")
-    answer_type: str | None = Field(None, description="number, expression, set, interval, choice or text.")
-    tests: str | None = Field(None, description="Tests of a code query: JSON text or an object (see config/README.md).")
-    constraints: str | None = Field(None, description="IFEval constraints: JSON text or an object.")
+    answer_type: str | None = Field(
+        None, description="number, expression, set, interval, choice or text; none infers it from the answer."
+    )
+    tests: str | None = Field(
+        None, description="Tests of a code query: JSON or Python test functions (see config/README.md)."
+    )
+    language: str | None = Field(None, description="Language of the tests, python or cpp; none is python.")
+    constraints: str | None = Field(
+        None, description="IFEval constraints: JSON text or an object, or the list of their names."
+    )
+    constraint_arguments: str | None = Field(
+        None, description="The list of their arguments, where `constraints` is that of their names."
+    )
     difficulty: str | None = Field(None, description="Difficulty as a whole number; benchmarks only.")
 
     @model_validator(mode="after")
@@ -120,6 +131,9 @@ class Source(Block):
     category: Category = Field(description="The one category of this source.")
     licence: str = Field(description="SPDX name, or the words of the source.")
     limit: Positive | None = Field(None, description="Take at most this many rows; none takes all.")
+    where: dict[str, Scalar | list[Scalar]] = Field(
+        default_factory=dict, description="Take only rows with these values; a list allows any of it."
+    )
     columns: Columns = Field(description="Column mapping.")
     guess: bool = Field(False, description="True where the paper does not name this source for this category.")
 

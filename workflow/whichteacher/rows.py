@@ -1,18 +1,18 @@
 """Rows of a source, wherever they lie: JSON lines, CSV or Parquet files, or a data set of the hub.
 
 A row that cannot be used is a :class:`Fault` with a reason and a place, never an exception that ends a whole file. What
-is wrong with the file as a whole (missing, unreadable, a column no row has) is the user's to mend: an
-:class:`~whichteacher.rule.InputError`.
+is wrong with the file as a whole (missing, cut short, a quote that never closes, a column no row has) is the user's to
+mend: an :class:`~whichteacher.rule.InputError`. No file is held in memory, nor a line beyond :data:`MAX_LINE`.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,19 +33,33 @@ _ROLES = {
     "model": "assistant",
     "system": "system",
 }
+#: Bytes of a line of JSON, characters of a CSV cell: beyond any query, and read into memory without harm.
+MAX_LINE = 64 * 2**20
 _BATCH_ROWS = 10_000
-_CSV_FIELD_LIMIT = 2**30
+#: Rows of Parquet that are in memory together, in bytes.
+_BATCH_BYTES = 64 * 2**20
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _LISTED_COLUMNS = 30
+_DETAIL_CHARACTERS = 300
 
 Turns = list[dict[str, str]]
 
 
 class Fault(ValueError):
-    """Why one row cannot be used: ``reason`` is counted in the ledger, ``detail`` is for people."""
+    """Why one row cannot be used: ``reason`` is counted in the ledger, ``detail`` is for people.
+
+    The detail may quote what is wrong: it is cut to some hundred characters, and what UTF-8 cannot hold is escaped.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
+        detail = printable(detail if len(detail) <= _DETAIL_CHARACTERS else f"{detail[:_DETAIL_CHARACTERS]}...")
         super().__init__(detail)
         self.reason, self.detail = reason, detail
+
+
+def printable(text: str) -> str:
+    """``text`` with half surrogate pairs and NULs escaped."""
+    return text.replace("\0", r"\0").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Row(NamedTuple):
@@ -58,12 +72,11 @@ class Row(NamedTuple):
 
 
 def read_rows(source: Mapping[str, Any]) -> Iterator[Row]:
-    """The rows of a source block (``path``, or ``hub`` with ``revision``, ``file``, ``subset``, ``split``; ``columns``, ``limit``).
+    """The rows of a source block (``path``, or ``hub`` with ``revision``, ``file``, ``subset``, ``split``; ``columns``, ``where``).
 
     Raises :class:`InputError` where the file or data set cannot be opened or breaks off.
     """
-    rows = _hub_rows(source) if source.get("hub") else file_rows(Path(source["path"]), _mapped(source))
-    return itertools.islice(rows, source.get("limit"))
+    return _hub_rows(source) if source.get("hub") else file_rows(Path(source["path"]), _mapped(source))
 
 
 def file_rows(
@@ -75,12 +88,13 @@ def file_rows(
 ) -> Iterator[Row]:
     """The rows of one file, one after the other.
 
-    ``columns`` are those that are used, ``optional`` those that a file may lack: of Parquet nothing else is read, and
-    ``batch_rows`` at a time. ``name`` is what locations call the file; without one, its own name. Raises
+    ``columns`` are those that are used, ``optional`` those that a file may lack: of Parquet nothing else is read, and at
+    most ``batch_rows`` at a time, fewer where they are long. ``name`` is what locations call the file; without one, its own name. Raises
     :class:`InputError` where the file cannot be opened or breaks off.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file: correct the path in the config")
+        fault = "is a folder, not a file" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {fault}: correct the path in the config")
     name = name or path.name
     suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
     try:
@@ -100,19 +114,29 @@ def file_rows(
         raise InputError(f"{path}: cannot be read to its end: {error}: fetch or make the file again") from error
 
 
-def _json_rows(name: str, lines: Iterator[bytes]) -> Iterator[Row]:
-    for number, raw in enumerate(lines, start=1):
-        line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-        if not line.strip():
-            continue
+def _json_rows(name: str, file: io.BufferedReader) -> Iterator[Row]:
+    number, loads = 0, json.loads
+    for raw in iter(partial(file.readline, MAX_LINE), b""):
+        number += 1
         location = f"{name}:{number}"
+        if number == 1:
+            _refuse_utf16(raw, location)
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        whole = raw.endswith(b"\n")
+        if not whole and len(raw) >= MAX_LINE:
+            _skip_line(file)
+            yield Row(location, number, None, Fault("too_large", f"a line of more than {MAX_LINE >> 20} MiB"))
+            continue
+        if not raw.strip():
+            continue
         try:
-            values = json.loads(line.decode("utf-8"))
+            values = loads(raw.decode("utf-8"))
         except UnicodeDecodeError as error:
             yield Row(location, number, None, Fault("invalid_text", f"not UTF-8 at byte {error.start}"))
             continue
         except (ValueError, RecursionError) as error:
-            yield Row(location, number, None, Fault("invalid_json", str(error)))
+            ended = "" if whole else "; the file ends here, without a line's end: is it whole?"
+            yield Row(location, number, None, Fault("invalid_json", f"{error}{ended}"))
             continue
         if isinstance(values, dict):
             yield Row(location, number, values, None)
@@ -120,16 +144,44 @@ def _json_rows(name: str, lines: Iterator[bytes]) -> Iterator[Row]:
             yield Row(location, number, None, Fault("wrong_type", f"a JSON {type(values).__name__}, not an object"))
 
 
+def _refuse_utf16(start: bytes, location: str) -> None:
+    """Raise :class:`InputError` where a file starts as UTF-16 does, with a mark and a NUL in every other byte."""
+    if start[:2] in _UTF16 and start.count(0) * 3 > len(start):
+        raise InputError(f"{location}: the file is UTF-16: convert it to UTF-8, for example with iconv")
+
+
+def _skip_line(file: io.BufferedReader) -> None:
+    while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+        pass
+
+
 def _csv_rows(path: Path, name: str) -> Iterator[Row]:
-    csv.field_size_limit(_CSV_FIELD_LIMIT)
+    csv.field_size_limit(MAX_LINE)
+    with path.open("rb") as start:
+        _refuse_utf16(start.read(1000), f"{path}:1")
     # Bytes that are no UTF-8 become lone surrogates, which drop the row that holds them and no other.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        for number, cells in enumerate(reader, start=1):
+        # Strict: otherwise a quote that never closes takes the rest of the file into one cell, without a word.
+        reader = csv.reader(file, strict=True)
+        header, number, first_line = None, 0, 1
+        while True:
+            first_line = reader.line_num + 1
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                raise InputError(
+                    f"{path}:{first_line}: {error}, in the row that starts here: mend its quotes; the rows after it cannot "
+                    "be told apart"
+                ) from error
+            if cells is None:
+                return
+            if header is None:
+                header = cells
+                continue
+            number += 1
             if not cells:
                 continue
-            location = f"{name}:{reader.line_num}"
+            location = f"{name}:{first_line}"
             if len(cells) == len(header):
                 yield Row(location, number, {k: v or None for k, v in zip(header, cells, strict=True)}, None)
             else:
@@ -140,11 +192,13 @@ def _csv_rows(path: Path, name: str) -> Iterator[Row]:
 def _parquet_rows(
     path: Path, name: str, columns: Collection[str], optional: Collection[str], batch_rows: int
 ) -> Iterator[Row]:
-    file = pq.ParquetFile(path)
+    # Without read-ahead, or a row group of the largest files would be in memory as a whole.
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
     names = file.schema_arrow.names
     wanted = {column if column in names else column.split(".")[0] for column in columns}
     # Only what is used is read, except where something is missing: the message then lists what there is.
     read = sorted(wanted | (set(optional) & set(names))) if wanted <= set(names) else None
+    batch_rows = min(batch_rows, max(1, _BATCH_BYTES // _row_bytes(file.metadata, read)))
     number = 0
     for batch in file.iter_batches(batch_size=batch_rows, columns=read):
         for values, fault in _batch_values(batch):
@@ -152,19 +206,37 @@ def _parquet_rows(
             yield Row(f"{name}:{number}", number, values, fault)
 
 
+def _row_bytes(metadata: pq.FileMetaData, columns: Collection[str] | None) -> int:
+    """Bytes of the longest row of a Parquet file, as far as it tells: the largest mean of a row group, at least one."""
+    largest = 1
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        chunks = [group.column(number) for number in range(group.num_columns)]
+        size = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if columns is None or chunk.path_in_schema in columns or chunk.path_in_schema.split(".")[0] in columns
+        )
+        largest = max(largest, size // max(1, group.num_rows))
+    return largest
+
+
 def _batch_values(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, Fault | None]]:
     try:
         yield from ((values, None) for values in batch.to_pylist())
-    except UnicodeDecodeError as error:  # Parquet promises UTF-8, and readers do not check it
+    except ValueError as error:
+        # Parquet promises UTF-8, and readers do not check it; and dates beyond Python's are none of ours.
         if batch.num_rows == 1:
-            yield None, Fault("invalid_text", f"not UTF-8: {error.reason}")
+            text = isinstance(error, UnicodeDecodeError)
+            detail = f"not UTF-8: {error.reason}" if text else str(error)
+            yield None, Fault("invalid_text" if text else "wrong_type", detail)
             return
         for row in range(batch.num_rows):
             yield from _batch_values(batch.slice(row, 1))
 
 
 def _mapped(source: Mapping[str, Any]) -> list[str]:
-    return [column for column in source["columns"].values() if column]
+    return [*(column for column in source["columns"].values() if column), *(source.get("where") or {})]
 
 
 def _hub_rows(source: Mapping[str, Any]) -> Iterator[Row]:
@@ -201,35 +273,60 @@ def _hub_file(hub: str, revision: str, file: str) -> Path:
 
 
 class ColumnReader:
-    """Takes mapped columns out of rows, and knows afterwards which of them no row had."""
+    """Takes mapped columns out of rows, and knows afterwards which of them no row had.
 
-    def __init__(self, columns: Mapping[str, str | None], config_key: str) -> None:
-        self.columns = {key: column for key, column in columns.items() if column is not None}
-        self._config_key = config_key
-        self._seen: set[str] = set()
+    ``columns`` maps the names used here (``prompt``, ``answer``, ...) to columns; ``where`` maps columns to the values that
+    select a row; ``config_key`` is the block of the configuration that holds both, for messages.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, str | None], config_key: str, where: Mapping[str, Any] | None = None
+    ) -> None:
+        self._columns = [(name, column) for name, column in columns.items() if column is not None]
+        self._where = list((where or {}).items())
+        self._keys = {name: f"{config_key}.columns.{name}" for name, _ in self._columns}
+        self._keys |= {f"where.{column}": f"{config_key}.where" for column, _ in self._where}
+        self._missing = dict(self._columns) | {f"where.{column}": column for column, _ in self._where}
         self._present: dict[str, None] = {}
         self._rows = 0
+
+    def selects(self, values: Mapping[str, Any]) -> bool:
+        """Whether a row has what ``where`` asks of each column: the value, or one of a list of them.
+
+        A value and its text count as equal, for CSV has texts alone.
+        """
+        selected = True
+        for column, wanted in self._where:
+            value = self._look(values, f"where.{column}", column)
+            allowed = wanted if isinstance(wanted, list) else [wanted]
+            selected = selected and value is not None and (value in allowed or str(value) in map(str, allowed))
+        return selected
 
     def take(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The mapped values by their own names (``prompt``, ``answer``, ...); None where the row lacks one."""
         self._rows += 1
-        self._present.update(dict.fromkeys(values))
-        taken = {}
-        for key, column in self.columns.items():
-            found, value = _reach(values, column)
-            if found:
-                self._seen.add(key)
-            taken[key] = value
-        return taken
+        if self._missing:
+            return {name: self._look(values, name, column) for name, column in self._columns}
+        return {
+            name: values[column] if column in values else _reach(values, column)[1] for name, column in self._columns
+        }
+
+    def _look(self, values: Mapping[str, Any], name: str, column: str) -> Any:
+        found, value = _reach(values, column)
+        if found:
+            self._missing.pop(name, None)
+        elif name in self._missing:
+            self._present.update(dict.fromkeys(values))
+        return value
 
     def check(self, name: str) -> None:
         """Raise :class:`InputError` if no row had a mapped column; ``name`` is the file or data set."""
-        for key, column in self.columns.items():
-            if self._rows and key not in self._seen:
-                there = ", ".join(list(self._present)[:_LISTED_COLUMNS])
+        there = printable(", ".join(list(self._present)[:_LISTED_COLUMNS]))
+        for key, column in self._missing.items():
+            # Where no row was selected, nobody looked for the other columns.
+            if there and (self._rows or key.startswith("where.")):
                 raise InputError(
-                    f"{name}: no column {column!r}; the columns are: {there}; correct config key "
-                    f"{self._config_key}.columns.{key}"
+                    f"{name}: no column {column!r}; the columns are: {there}; correct config key {self._keys[key]}"
                 )
 
 
@@ -259,9 +356,11 @@ def text_of(value: Any, name: str) -> str:
     if value is None:
         raise Fault("missing_column", f"no {name}")
     if not isinstance(value, str):
-        raise Fault("wrong_type", f"{name} is {_kind(value)}, not text")
+        raise Fault("wrong_type", f"{name} is {kind_of(value)}, not text")
     if "\0" in value:
         raise Fault("invalid_text", f"{name} holds a NUL character")
+    if value.isascii():
+        return value
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -296,7 +395,7 @@ def turns_of(taken: Mapping[str, Any]) -> Turns:
         return [{"role": "user", "content": text_of(taken["prompt"], "prompt")}]
     found = decoded(taken["turns"], "turns")
     if not isinstance(found, list):
-        raise Fault("wrong_type", f"turns is {_kind(found)}, not a list")
+        raise Fault("wrong_type", f"turns is {kind_of(found)}, not a list")
     turns = [_turn(turn, number) for number, turn in enumerate(found, start=1)]
     while turns and turns[-1]["role"] != "user":
         turns.pop()
@@ -308,49 +407,29 @@ def turns_of(taken: Mapping[str, Any]) -> Turns:
 
 def _turn(turn: Any, number: int) -> dict[str, str]:
     if not isinstance(turn, Mapping):
-        raise Fault("wrong_type", f"turn {number} is {_kind(turn)}, not an object")
+        raise Fault("wrong_type", f"turn {number} is {kind_of(turn)}, not an object")
     speaker = turn.get("role", turn.get("from"))
     if not isinstance(speaker, str) or speaker not in _ROLES:
         raise Fault("wrong_turns", f"turn {number} is said by {speaker!r}, none of {', '.join(_ROLES)}")
     return {"role": _ROLES[speaker], "content": text_of(turn.get("content", turn.get("value")), f"turn {number}")}
 
 
-def code_tests_of(value: Any) -> str | None:
-    """Tests of a code query as canonical JSON text; None where there are none. Raises :class:`Fault`.
-
-    Either ``{"call_type": "assert", "assert_case": [code, ...]}`` or ``{"call_type": "std", "inputs": [...],
-    "outputs": [...]}`` with as many outputs as inputs; both may name the function under test in ``fn_name``.
-    """
-    if value is None:
-        return None
-    tests = _object(value, "tests", "wrong_tests")
-    name = tests.get("fn_name")
-    if name is not None and not isinstance(name, str):
-        raise Fault("wrong_tests", f"fn_name is {_kind(name)}, not text")
-    if tests.get("call_type") == "assert":
-        kept = {"assert_case": _texts(tests.get("assert_case"), "assert_case")}
-    elif tests.get("call_type") == "std":
-        inputs, outputs = tests.get("inputs"), tests.get("outputs")
-        if name is None:
-            inputs, outputs = _texts(inputs, "inputs"), _texts(outputs, "outputs")
-        if not isinstance(inputs, list) or not isinstance(outputs, list) or not inputs or len(inputs) != len(outputs):
-            raise Fault("wrong_tests", "inputs and outputs are not two lists of the same length, at least one long")
-        kept = {"inputs": inputs, "outputs": outputs}
-    else:
-        raise Fault("wrong_tests", f"call_type is {tests.get('call_type')!r}, neither 'assert' nor 'std'")
-    return _canonical({"call_type": tests["call_type"], **kept, **({"fn_name": name} if name else {})}, "tests")
-
-
-def constraints_of(value: Any) -> str | None:
+def constraints_of(value: Any, arguments: Any = None) -> str | None:
     """IFEval constraints as canonical JSON text; None where there are none. Raises :class:`Fault`.
 
-    ``{"instruction_id_list": [name, ...], "kwargs": [{...}, ...]}``, one set of arguments per name; arguments that are
-    null say nothing and are left out.
+    ``value`` says ``{"instruction_id_list": [name, ...], "kwargs": [{...}, ...]}``, one set of arguments per name;
+    ``instruction_kwargs`` is another name of ``kwargs``. Or it is the list of names, and ``arguments`` that of the arguments.
+    Arguments that are null say nothing and are left out.
     """
     if value is None:
         return None
-    constraints = _object(value, "constraints", "wrong_constraints")
-    names, arguments = constraints.get("instruction_id_list"), constraints.get("kwargs")
+    constraints = decoded(value, "constraints")
+    if isinstance(constraints, list):
+        constraints = {"instruction_id_list": constraints, "kwargs": decoded(arguments, "constraint_arguments")}
+    if not isinstance(constraints, Mapping):
+        raise Fault("wrong_constraints", f"constraints is {kind_of(constraints)}, not an object")
+    names = constraints.get("instruction_id_list")
+    arguments = constraints.get("kwargs", constraints.get("instruction_kwargs"))
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise Fault("wrong_constraints", "instruction_id_list is no list of names")
     if not isinstance(arguments, list) or len(arguments) != len(names):
@@ -358,20 +437,7 @@ def constraints_of(value: Any) -> str | None:
     if not all(isinstance(argument, Mapping) for argument in arguments):
         raise Fault("wrong_constraints", "kwargs holds something that is no object")
     given = [{key: item for key, item in argument.items() if item is not None} for argument in arguments]
-    return _canonical({"instruction_id_list": names, "kwargs": given}, "constraints")
-
-
-def _object(value: Any, name: str, reason: str) -> Mapping[str, Any]:
-    found = decoded(value, name)
-    if not isinstance(found, Mapping):
-        raise Fault(reason, f"{name} is {_kind(found)}, not an object")
-    return found
-
-
-def _texts(value: Any, name: str) -> Sequence[str]:
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise Fault("wrong_tests", f"{name} is no list of texts, at least one long")
-    return value
+    return canonical({"instruction_id_list": names, "kwargs": given}, "constraints")
 
 
 def decoded(value: Any, name: str) -> Any:
@@ -386,11 +452,18 @@ def decoded(value: Any, name: str) -> Any:
         raise Fault("invalid_json", f"{name}: {error}") from None
 
 
-def _canonical(value: Any, name: str) -> str:
-    return text_of(json.dumps(value, sort_keys=True, ensure_ascii=False), name)
+def canonical(value: Any, name: str) -> str:
+    """``value`` as JSON text, equal for equal values. Raises :class:`Fault`."""
+    try:
+        return text_of(json.dumps(value, sort_keys=True, ensure_ascii=False), name)
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, Fault):
+            raise
+        raise Fault("wrong_type", f"{name} cannot be written as JSON: {error}") from None
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What ``value`` is, in words for people."""
     return {type(None): "null", dict: "an object", list: "a list", str: "text"}.get(
         type(value), f"a {type(value).__name__}"
     )

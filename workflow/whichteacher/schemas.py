@@ -34,7 +34,7 @@ QUERIES = _schema(
     tests=(
         STRING,
         "null",
-    ),  # JSON: {"call_type": "assert"|"std", "assert_case": [...]|"inputs": [...], "outputs": [...], "fn_name": str}
+    ),  # JSON, see whichteacher.code_tests: {"call_type": "assert"|"std", "assert_case": [...]|"inputs": [...], "outputs": [...]}
     constraints=(STRING, "null"),  # JSON: {"instruction_id_list": [...], "kwargs": [...]}
 )
 
