@@ -3,8 +3,7 @@
 Reads the base model (but for the base itself) and writes a model folder: weights, tokenizer, template, generation
 settings. Each model draws its practice problems from a seed of its own.
 
-`make teachers` runs the rule for all of them and puts the models into ``resources/teachers``. Those that ship were made by
-:func:`main`, called directly, the base on two threads.
+`make teachers` runs the rule for all of them and puts the models into ``resources/teachers``.
 """
 
 import random
