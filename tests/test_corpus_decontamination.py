@@ -392,3 +392,10 @@ def test_models_that_cannot_be_used(sentence_model, tmp_path):
         load_encoder(str(sentence_model))
     with pytest.raises(InputError, match=r"corpus\.decontaminate\.embedder"):
         load_encoder(str(tmp_path))
+
+
+def test_sequences_of_numbers_that_meet_by_chance_stay_apart():
+    """With one place for each, these two were alike to 0.906."""
+    task = "Write a Python function change(x): multiply by 2, then subtract 8, then subtract 2, and return the result."
+    query, problem = encode_hashed_words(["What is 89 - 34 + 94?", task])
+    assert query @ problem < 0.3

@@ -36,6 +36,8 @@ _TELLING_DIGITS = 6
 _SEQUENCE_SHARE = 0.85
 _SHORT_SEQUENCE_SHARE = 0.82
 _STEM_LETTERS = 3
+#: The sequence of a text's numbers has most of its vector's weight, and so many places there.
+_SEQUENCE_PLACES = 16
 #: Words that say what is done with the number after them.
 _ARITHMETIC = {
     **dict.fromkeys(("add", "added", "plus"), "+"),
@@ -77,8 +79,11 @@ def encode_hashed_words(texts: Sequence[str]) -> NDArray[np.float32]:
     vectors = np.zeros((len(texts), HASHED_DIMENSIONS), dtype=np.float32)
     for vector, split in zip(vectors, split_texts(texts), strict=True):
         for feature, weight in _features(split.words).items():
-            digest = xxhash.xxh3_64_intdigest(feature.encode())
-            vector[digest % HASHED_DIMENSIONS] += np.sqrt(weight) * (1.0 if digest >> 63 else -1.0)
+            # Spread out, so that two sequences that meet in one place by chance stay far apart.
+            places = _SEQUENCE_PLACES if feature.startswith("\0") else 1
+            for place in range(places):
+                digest = xxhash.xxh3_64_intdigest(feature.encode(), seed=place)
+                vector[digest % HASHED_DIMENSIONS] += np.sqrt(weight / places) * (1.0 if digest >> 63 else -1.0)
         norm = np.linalg.norm(vector)
         if norm:
             vector /= norm
