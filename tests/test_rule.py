@@ -126,6 +126,10 @@ def test_progress_tells_rows_rate_note_and_time_left(capsys, monkeypatch):
         progress.advance(5)
         assert capsys.readouterr().err.count("\n") == 1
     assert capsys.readouterr().err.startswith("step: 15/30")
+    with Progress("step", 0) as progress:
+        clock.now += 10
+        progress.advance(5)
+    assert capsys.readouterr().err == "step: 5 rows, 0.5 rows/s\n"
 
 
 def test_a_table_that_does_not_fit_is_refused(tmp_path):

@@ -29,7 +29,7 @@ from whichteacher.rows import (
     read_rows,
     turns_of,
 )
-from whichteacher.rule import InputError
+from whichteacher.rule import InputError, Progress
 from whichteacher.schemas import QUERIES, TURNS
 from whichteacher.tables import as_table, write_batches
 
@@ -141,8 +141,15 @@ def main(name: str, source: Mapping[str, Any], table: str, ledger: str, dropped:
     scratch.mkdir(parents=True)
     try:
         counts = Ledger("import_source", name, 0, scratch / "dropped.arrow")
-        queries = import_rows(read_rows(source), name, source, counts)
-        write_batches(table, queries, QUERIES, {"source": name, "from": place, **settings})
+        # How many rows there are is known at the end alone.
+        with Progress(f"import_source ({name})", source.get("limit") or 0) as progress:
+
+            def told() -> Iterator[pa.Table]:
+                for queries in import_rows(read_rows(source), name, source, counts):
+                    progress.advance(counts.rows_in - progress.done)
+                    yield queries
+
+            write_batches(table, told(), QUERIES, {"source": name, "from": place, **settings})
         counts.write(ledger, dropped)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -72,7 +72,7 @@ def tell(text: str) -> None:
 
 
 class Progress:
-    """Rows done of ``total``, their rate and the time left; ``note`` adds the step's own numbers.
+    """Rows done of ``total`` (0: not known yet), their rate and the time left; ``note`` adds the step's own numbers.
 
     Prints to the terminal every ten seconds and to the log every minute; the last line is always printed.
     """
@@ -107,4 +107,5 @@ class Progress:
         rate = self.done / seconds
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
         note = f", {self.note}" if self.note else ""
-        return f"{self.step}: {self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s{note}{left}"
+        total = f"/{self.total}" if self.total else ""
+        return f"{self.step}: {self.done}{total} {self.unit}, {rate:.1f} {self.unit}/s{note}{left}"
