@@ -128,6 +128,11 @@ def test_neither_the_order_of_the_rows_nor_batches_matter(texts, rng, size, simi
     assert named(shuffled, find(shuffled, order, None, size, similarity, 2)) == expected
 
 
+def test_a_sign_calculates_with_its_own_text_only():
+    assert find(["seven", "- red", "red - red"], similarity=0.3, ngram=2) == {2: (1, 0.5)}
+    assert find(["red -", "x", "red - red"], similarity=0.3, ngram=2) == {2: (0, 0.5)}
+
+
 CHARACTERS = st.one_of(
     st.sampled_from("aB1., -+*/=%<>^_$#!?:;()\n\t\0中文。！½ßİΣéの²٣≤×−１｡"), st.characters(blacklist_categories=["Cs"])
 )

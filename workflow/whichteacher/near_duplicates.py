@@ -239,11 +239,14 @@ def _figures(tokens: _Tokens) -> np.ndarray:
     kept[maybe[np.isin(tokens.hashes[maybe], special)]] = True
     # The other signs come after: "*" beside "*" is markup.
     signs = np.flatnonzero((tokens.kinds == _SIGN) & ~kept)
+    text = np.repeat(np.arange(len(tokens.bounds) - 1), np.diff(tokens.bounds))
     calculates = np.zeros(len(signs), bool)
     for step in (-1, 1):
         beside = np.clip(signs + step, 0, len(kept) - 1)
         letter = (tokens.kinds[beside] == _LETTER) & (tokens.lengths[beside] <= 1 + (tokens.first[beside] >= 0x80))
-        calculates |= kept[beside] | letter
+        # What the text before ends with, or the next one begins with, is not beside it.
+        same_text = text[beside] == text[signs]
+        calculates |= same_text & (kept[beside] | letter)
     kept[signs[calculates]] = True
     places = np.flatnonzero(kept)
     bounds = np.searchsorted(places, tokens.bounds)
