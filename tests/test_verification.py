@@ -326,6 +326,7 @@ def verified(shard):
         verify_responses.main(
             folder / f"attempts{number}.parquet",
             folder / "shard.parquet",
+            None,
             folder / f"verdicts{number}.parquet",
             settings,
             "tags",

@@ -304,10 +304,8 @@ def attempts(results: Results, teacher: str, query: str) -> tuple[list[Row], boo
         return results.rows(collected, query, [*_ATTEMPTS, *_VERDICTS[1:], "accepted"]), True
     found = []
     for round_ in range(results.study.teachers[teacher].rounds):
-        verdicts = {
-            row["attempt_id"]: row
-            for row in results.rows(f"verification/{teacher}/{shard}/round{round_}.parquet", query, _VERDICTS)
-        }
+        decided = results.study.verification.table(f"verification/{teacher}/{shard}/round{round_}")
+        verdicts = {row["attempt_id"]: row for row in results.rows(decided, query, _VERDICTS)}
         for row in results.rows(f"generation/{teacher}/{shard}/round{round_}.parquet", query, _ATTEMPTS):
             found.append(row | verdicts.get(row["attempt_id"], {}))
     return found, False

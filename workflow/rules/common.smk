@@ -38,7 +38,15 @@ PRICES = {
     for name, teacher in STUDY.teachers.items()
 }
 # How a teacher is served goes around the rules' parameters: a change of it must generate nothing again.
-config["running"] = {name: teacher.model_dump(mode="json", include=RUNNING) for name, teacher in STUDY.teachers.items()}
+config["running"] = {
+    **{name: teacher.model_dump(mode="json", include=RUNNING) for name, teacher in STUDY.teachers.items()},
+    # No teacher's name holds a colon.
+    **{
+        f"judge:{name}": judge.model_dump(mode="json", include=RUNNING)
+        for name, judge in STUDY.verification.judges.items()
+    },
+}
+CONSTRAINT_JUDGE = STUDY.verification.judge_of("instruction_following")
 SHARDS = range(STUDY.corpus.shards)
 GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]
 
@@ -84,22 +92,38 @@ def teacher_settings(wildcards) -> dict:
     return teacher_block(wildcards.teacher)
 
 
+def judge_block(name: str) -> dict:
+    """What decides what a judge says, as plain JSON types: as for a teacher, and always the likeliest token."""
+    judge = STUDY.verification.judges[name].model_dump(mode="json", exclude=RUNNING)
+    sampling = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "max_tokens": judge["max_tokens"], "stop": None}
+    return {**judge, "sampling": sampling}
+
+
+def judge_files(name: str) -> list[str]:
+    """A local judge's files."""
+    judge = STUDY.verification.judges[name]
+    return folder_files(judge.model) if judge.is_loaded and judge.is_local else []
+
+
 def folder_files(folder: str) -> list[str]:
     """The files of a local folder, at any depth: of a model, or of published traces."""
     return [from_here(path) for path in sorted(Path(locate(folder)).rglob("*")) if path.is_file()]
 
 
+def round_verdicts(teacher: str, shard: int | str, round: int | str) -> str:
+    """The verdicts of a round, after all judges."""
+    return STUDY.verification.table(f"<results>/verification/{teacher}/{shard}/round{round}")
+
+
 def verdicts_before(wildcards):
     """The verdicts of the rounds before this one."""
-    return [
-        f"<results>/verification/{wildcards.teacher}/{wildcards.shard}/round{earlier}.parquet"
-        for earlier in range(int(wildcards.round))
-    ]
+    return [round_verdicts(wildcards.teacher, wildcards.shard, earlier) for earlier in range(int(wildcards.round))]
 
 
 def pilot_tables(name: str, kind: str) -> list[str]:
     """The pilot's tables of one teacher, by round; ``kind`` is ``attempts`` or ``verdicts``."""
-    return [f"{STUDY.results}/plan/{name}/round{round}.{kind}.parquet" for round in range(STUDY.teachers[name].rounds)]
+    stems = [f"{STUDY.results}/plan/{name}/round{round}.{kind}" for round in range(STUDY.teachers[name].rounds)]
+    return [STUDY.verification.table(stem) if kind == "verdicts" else f"{stem}.parquet" for stem in stems]
 
 
 def pilot_verdicts_before(wildcards):
@@ -132,4 +156,5 @@ wildcard_constraints:
     control="[a-z0-9_]+",
     shard=r"\d+",
     round=r"\d+",
+    judge="[a-z0-9_]+",
     seed=r"\d+",

@@ -69,6 +69,6 @@ if STUDY.evaluation:
             mem_mb=2000,
             runtime=120,
         params:
-            verification=settings(STUDY.verification),
+            verification=settings(STUDY.verification, exclude={"judges", "audit"}),
         script:
             "../scripts/score_samples.py"

@@ -34,15 +34,48 @@ use rule generate_responses as generate_pilot with:
         "<logs>/generate_pilot/{teacher}/round{round}.log",
 
 
+if CONSTRAINT_JUDGE:
+
+    use rule complete_constraints as complete_pilot_constraints with:
+        input:
+            shard="<results>/plan/queries.parquet",
+            model=judge_files(CONSTRAINT_JUDGE),
+            prompts=_PROMPTS,
+            code=code("complete_constraints"),
+        output:
+            table="<results>/plan/constraints.parquet",
+        log:
+            "<logs>/complete_pilot_constraints.log",
+
+
 use rule verify_responses as verify_pilot with:
     input:
         attempts="<results>/plan/{teacher}/round{round}.attempts.parquet",
         shard="<results>/plan/queries.parquet",
+        constraints="<results>/plan/constraints.parquet" if CONSTRAINT_JUDGE else [],
         code=code("verify_responses"),
     output:
         table="<results>/plan/{teacher}/round{round}.verdicts.parquet",
     log:
         "<logs>/verify_pilot/{teacher}/round{round}.log",
+
+
+if STUDY.verification.asked:
+
+    use rule judge_responses as judge_pilot with:
+        input:
+            attempts="<results>/plan/{teacher}/round{round}.attempts.parquet",
+            shard="<results>/plan/queries.parquet",
+            verdicts=lambda wildcards: STUDY.verification.table(
+                "<results>/plan/{teacher}/round{round}.verdicts", wildcards.judge
+            ),
+            model=lambda wildcards: judge_files(wildcards.judge),
+            prompts=_PROMPTS,
+            code=code("judge_responses"),
+        output:
+            table="<results>/plan/{teacher}/round{round}.verdicts.{judge}.parquet",
+        log:
+            "<logs>/judge_pilot/{teacher}/round{round}.{judge}.log",
 
 
 # No output: what is in the store may have changed, so this runs whenever it is asked for.
@@ -65,7 +98,7 @@ rule plan:
         verdicts={
             name: [
                 [
-                    f"{STUDY.results}/verification/{name}/{shard}/round{round}.parquet"
+                    round_verdicts(name, shard, round).replace("<results>", STUDY.results)
                     for round in range(STUDY.teachers[name].rounds)
                 ]
                 for shard in SHARDS

@@ -1,10 +1,44 @@
-# attempts -> verdicts, per teacher, shard and round; then every attempt of a teacher and shard with the accepted ones marked.
+# attempts -> verdicts, per teacher, shard and round, by rule and then by the judges, each handing its table on to the next; then
+# every attempt of a teacher and shard with the accepted ones marked; and what tells whether the verdicts can be trusted.
+
+# What the rules use of the configuration: another judge verifies nothing again.
+_RULES = settings(STUDY.verification, exclude={"judges", "audit"})
+_PROMPTS = [from_here(path) for path in sorted((WORKFLOW.parent / "resources" / "judge_prompts").glob("*.txt"))]
+_JUDGING = {"mem_mb": 3000 if STUDY.miniature else 200000, "runtime": 60 if STUDY.miniature else 24 * 60}
+
+
+if CONSTRAINT_JUDGE:
+
+    # Once for all teachers: constraints belong to the query.
+    rule complete_constraints:
+        input:
+            shard="<results>/corpus/shards/{shard}.parquet",
+            model=judge_files(CONSTRAINT_JUDGE),
+            prompts=_PROMPTS,
+            code=code("complete_constraints"),
+        output:
+            table="<results>/verification/constraints/{shard}.parquet",
+        log:
+            "<logs>/complete_constraints/{shard}.log",
+        conda:
+            "../../envs/generation.yaml"
+        threads: 1
+        resources:
+            **_JUDGING,
+            gpu=0 if STUDY.miniature else STUDY.verification.judges[CONSTRAINT_JUDGE].devices,
+        params:
+            name=CONSTRAINT_JUDGE,
+            judge=lambda wildcards: judge_block(CONSTRAINT_JUDGE),
+            store=STUDY.store,
+        script:
+            "../scripts/complete_constraints.py"
 
 
 rule verify_responses:
     input:
         attempts="<results>/generation/{teacher}/{shard}/round{round}.parquet",
         shard="<results>/corpus/shards/{shard}.parquet",
+        constraints="<results>/verification/constraints/{shard}.parquet" if CONSTRAINT_JUDGE else [],
         code=code("verify_responses"),
     output:
         table="<results>/verification/{teacher}/{shard}/round{round}.parquet",
@@ -17,10 +51,41 @@ rule verify_responses:
         mem_mb=2000,
         runtime=240,
     params:
-        verification=settings(STUDY.verification),
+        verification=_RULES,
         answer_format=lambda wildcards: STUDY.teachers[wildcards.teacher].answer_format,
     script:
         "../scripts/verify_responses.py"
+
+
+if STUDY.verification.asked:
+
+    rule judge_responses:
+        input:
+            attempts="<results>/generation/{teacher}/{shard}/round{round}.parquet",
+            shard="<results>/corpus/shards/{shard}.parquet",
+            verdicts=lambda wildcards: STUDY.verification.table(
+                "<results>/verification/{teacher}/{shard}/round{round}", wildcards.judge
+            ),
+            model=lambda wildcards: judge_files(wildcards.judge),
+            prompts=_PROMPTS,
+            code=code("judge_responses"),
+        output:
+            table="<results>/verification/{teacher}/{shard}/round{round}.{judge}.parquet",
+        log:
+            "<logs>/judge_responses/{teacher}/{shard}/round{round}.{judge}.log",
+        conda:
+            "../../envs/generation.yaml"
+        threads: 1
+        resources:
+            **_JUDGING,
+            gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.verification.judges[wildcards.judge].devices,
+        params:
+            judge=lambda wildcards: judge_block(wildcards.judge),
+            verification=_RULES,
+            answer_format=lambda wildcards: STUDY.teachers[wildcards.teacher].answer_format,
+            store=STUDY.store,
+        script:
+            "../scripts/judge_responses.py"
 
 
 rule collect_attempts:
@@ -30,11 +95,10 @@ rule collect_attempts:
             round=range(STUDY.teachers[wildcards.teacher].rounds),
             **dict(wildcards.items()),
         ),
-        verdicts=lambda wildcards: collect(
-            "<results>/verification/{teacher}/{shard}/round{round}.parquet",
-            round=range(STUDY.teachers[wildcards.teacher].rounds),
-            **dict(wildcards.items()),
-        ),
+        verdicts=lambda wildcards: [
+            round_verdicts(wildcards.teacher, wildcards.shard, round)
+            for round in range(STUDY.teachers[wildcards.teacher].rounds)
+        ],
         shard="<results>/corpus/shards/{shard}.parquet",
         code=code("collect_attempts"),
     output:

@@ -18,6 +18,8 @@ from whichteacher.places import locate
 
 Category = Literal["math", "code", "science", "instruction_following", "multi_turn", "general"]
 CATEGORIES: tuple[Category, ...] = ("math", "code", "science", "instruction_following", "multi_turn", "general")
+#: Categories without a reference to compare with: a reward model scores them.
+REWARDED: tuple[Category, ...] = ("multi_turn", "general")
 CONTROLS = ("parallel", "own_passes", "equal_rows", "equal_tokens")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -437,7 +439,51 @@ RUNNING = {
 PRESENTED = {"label", "colour", "price_per_million_tokens", "price_per_device_hour"}
 
 
-class Teacher(ModelRef, Prompting):
+class Serving(ModelRef):
+    """A model and how it is served: by vLLM in the job itself, or by an endpoint."""
+
+    endpoint: Endpoint | None = Field(None, description="Engine `openai`: the server.")
+    max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
+    quantization: str | None = Field(
+        None,
+        description="vLLM's name of a quantisation to load the weights in (`fp8`); none takes the weights as saved.",
+    )
+    tensor_parallel: Positive = Field(1, description="GPUs over which each layer is split.")
+    pipeline_parallel: Positive = Field(1, description="Groups of GPUs over which the layers are shared out.")
+    data_parallel: Positive = Field(
+        1, description="Engines side by side in one job, each on tensor_parallel x pipeline_parallel GPUs of its own."
+    )
+    vllm_arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further arguments of vllm.LLM, by its own names, of those that change speed and memory and not what is "
+        "said: {gpu_memory_utilization: 0.95}.",
+    )
+    # Declared by every kind of model with the engines it can have.
+    engine: str
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the study loads the weights, or the tokenizer."""
+        return self.engine in ("vllm", "reward") or (self.endpoint is not None and self.endpoint.api == "completions")
+
+    @property
+    def devices(self) -> int:
+        """GPUs that a job of this model takes."""
+        if self.engine == "reward":
+            return 1
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel if self.engine == "vllm" else 0
+
+    @model_validator(mode="after")
+    def _served(self) -> Serving:
+        if (self.engine == "openai") != (self.endpoint is not None):
+            raise ValueError("engine `openai` and `endpoint` come together: give both or neither")
+        parallel = self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+        if self.engine != "vllm" and (self.quantization or self.vllm_arguments or parallel > 1):
+            raise ValueError(f"engine `{self.engine}` is not vLLM: remove the settings of vLLM")
+        return self
+
+
+class Teacher(Serving, Prompting):
     """A model that answers queries."""
 
     label: str = Field(description="Name in figures and tables.")
@@ -447,7 +493,6 @@ class Teacher(ModelRef, Prompting):
         description="`vllm` generates in process; `openai` asks an OpenAI-compatible endpoint; `dataset` reads published "
         "traces as attempts.",
     )
-    endpoint: Endpoint | None = Field(None, description="Engine `openai`: the server.")
     traces: str | None = Field(
         None,
         description="Engine `dataset`: hub data set id, or folder (`./...`), of published traces in JSON lines or Parquet.",
@@ -464,21 +509,6 @@ class Teacher(ModelRef, Prompting):
         description="`tags`: the model writes <think> and <answer> itself; `thinking_only`: it closes </think> and the "
         "rest is the answer (DeepSeek-R1, Qwen3).",
     )
-    max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
-    quantization: str | None = Field(
-        None,
-        description="vLLM's name of a quantisation to load the weights in (`fp8`); none takes the weights as saved.",
-    )
-    tensor_parallel: Positive = Field(1, description="GPUs over which each layer is split.")
-    pipeline_parallel: Positive = Field(1, description="Groups of GPUs over which the layers are shared out.")
-    data_parallel: Positive = Field(
-        1, description="Engines side by side in one job, each on tensor_parallel x pipeline_parallel GPUs of its own."
-    )
-    vllm_arguments: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Further arguments of vllm.LLM, by its own names, of those that change speed and memory and not what is "
-        "said: {gpu_memory_utilization: 0.95}.",
-    )
     sampling: Sampling = Field(default_factory=Sampling, description="How responses are drawn.")
     attempts: list[Positive] = Field(
         [1, 1, 2, 4], min_length=1, description="Attempts drawn per still open query in each round."
@@ -493,27 +523,12 @@ class Teacher(ModelRef, Prompting):
     )
 
     @property
-    def is_loaded(self) -> bool:
-        """Whether the study loads the weights, or the tokenizer."""
-        return self.engine == "vllm" or (self.endpoint is not None and self.endpoint.api == "completions")
-
-    @property
     def rounds(self) -> int:
         """Rounds of generation; published traces are all there in the first."""
         return 1 if self.engine == "dataset" else len(self.attempts)
 
-    @property
-    def devices(self) -> int:
-        """GPUs that a job of this teacher takes."""
-        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel if self.engine == "vllm" else 0
-
     @model_validator(mode="after")
     def _engine_fits(self) -> Teacher:
-        if (self.engine == "openai") != (self.endpoint is not None):
-            raise ValueError("engine `openai` and `endpoint` come together: give both or neither")
-        parallel = self.tensor_parallel * self.pipeline_parallel * self.data_parallel
-        if self.engine != "vllm" and (self.quantization or self.vllm_arguments or parallel > 1):
-            raise ValueError(f"engine `{self.engine}` loads no model: remove the settings of vLLM")
         if self.price_per_million_tokens is not None and self.price_per_device_hour is not None:
             raise ValueError("a teacher has one price: remove price_per_million_tokens or price_per_device_hour")
         if self.engine != "dataset":
@@ -556,6 +571,44 @@ class Sandbox(Block):
     )
 
 
+class Judge(Serving):
+    """A model that judges what rules cannot decide."""
+
+    engine: Literal["vllm", "openai", "reward"] = Field(
+        "vllm",
+        description="`vllm` and `openai` ask a language model, as for a teacher; `reward` runs a reward model with the heads "
+        "helpfulness, correctness and coherence.",
+    )
+    categories: list[Category] = Field(
+        min_length=1,
+        description="What it judges. math: whether an answer that failed by rule is right all the same; science: how near an "
+        "answer is to the reference; instruction_following: it writes constraints for queries without any; multi_turn and "
+        "general: coherence, correctness and helpfulness.",
+    )
+    max_model_len: Positive = Field(16384, description="Longest prompt and judgement together, in tokens.")
+    max_tokens: Positive = Field(2048, description="Longest judgement, in tokens; one that is cut decides nothing.")
+
+    @model_validator(mode="after")
+    def _categories_fit(self) -> Judge:
+        if "code" in self.categories:
+            raise ValueError("code is decided by its tests: remove `code` from the categories of the judge")
+        other = sorted(set(self.categories) - set(REWARDED))
+        if self.engine == "reward" and other:
+            raise ValueError(
+                f"a reward model judges {' and '.join(REWARDED)}, not {other[0]}: use another engine for it"
+            )
+        return self
+
+
+class Audit(Block):
+    """How the verdicts themselves are checked."""
+
+    sample: Annotated[int, Field(ge=0)] = Field(
+        200, description="Attempts per teacher that are verified again under load; a verdict that changes is reported."
+    )
+    load: Positive = Field(8, description="Verifications at once per core while they are.")
+
+
 class Verification(Block):
     """What counts as a right answer."""
 
@@ -564,6 +617,34 @@ class Verification(Block):
     max_tests: Positive = Field(10, description="Tests run per code query: the first ones.")
     deadline_seconds: Positive = Field(10, description="CPU time of one rule-based comparison; beyond it: unknown.")
     sandbox: Sandbox = Field(default_factory=Sandbox, description="Limits on model-written code.")
+    judges: dict[Name, Judge] = Field(
+        default_factory=dict,
+        description="Models that judge what rules cannot, by name. Without one, such answers are `unknown`.",
+    )
+    audit: Audit = Field(default_factory=Audit, description="How the verdicts themselves are checked.")
+
+    @model_validator(mode="after")
+    def _one_judge_each(self) -> Verification:
+        for category in CATEGORIES:
+            names = [name for name, judge in self.judges.items() if category in judge.categories]
+            if len(names) > 1:
+                raise ValueError(f"{category} has the judges {' and '.join(names)}: leave it to one of them")
+        return self
+
+    @property
+    def asked(self) -> list[str]:
+        """The judges of answers, in the order in which they are asked."""
+        return [name for name, judge in self.judges.items() if set(judge.categories) != {"instruction_following"}]
+
+    def table(self, stem: str, before: str | None = None) -> str:
+        """Path of a round's verdicts after all judges, or as they are ``before`` one. Each hands its table on to the next;
+        ``stem`` is the path of the verdicts by rule, without its ending."""
+        asked = self.asked[: self.asked.index(before)] if before else self.asked
+        return f"{stem}.{asked[-1]}.parquet" if asked else f"{stem}.parquet"
+
+    def judge_of(self, category: str) -> str | None:
+        """The name of the judge for ``category``, None where there is none."""
+        return next((name for name, judge in self.judges.items() if category in judge.categories), None)
 
     def threshold_of(self, category: str) -> float:
         """The threshold that holds for ``category``."""
@@ -794,6 +875,9 @@ def _missing_folders(study: Study) -> list[str]:
             wanted[f"teachers.{name}.model"] = teacher.model
         if teacher.traces and teacher.traces.startswith(("./", "../", "/")):
             wanted[f"teachers.{name}.traces"] = teacher.traces
+    for name, judge in study.verification.judges.items():
+        if judge.is_loaded and judge.is_local:
+            wanted[f"verification.judges.{name}.model"] = judge.model
     if study.curation.perplexity and study.curation.perplexity.scorer.is_local:
         wanted["curation.perplexity.scorer.model"] = study.curation.perplexity.scorer.model
     if study.curation.ngrams.tokenizer.is_local:

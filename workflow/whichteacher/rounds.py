@@ -68,7 +68,7 @@ def render_prompts(queries: pa.Table, teacher: Mapping[str, Any]) -> list[str]:
     Raises :class:`InputError` where the tokenizer cannot be loaded or has no template, and :class:`ValueError` naming the
     query that the template cannot render.
     """
-    render = _as_json if teacher["engine"] == "openai" and teacher["endpoint"]["api"] == "chat" else _template(teacher)
+    render = renderer(teacher)
     prompts: list[str] = []
     for batch in queries.select(["query_id", "category", "turns"]).to_batches(_RENDERED_ROWS):
         ids, categories, dialogues = (column.to_pylist() for column in batch.columns)
@@ -88,6 +88,15 @@ def render_prompts(queries: pa.Table, teacher: Mapping[str, Any]) -> list[str]:
                     ) from error
             raise
     return prompts
+
+
+def renderer(model: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]]], list[str]]:
+    """How the engine of ``model`` (a teacher or a judge) takes dialogues: a function from these to prompts.
+
+    Raises :class:`InputError` where the tokenizer that it needs cannot be loaded or has no template.
+    """
+    chat = model["engine"] == "openai" and model["endpoint"]["api"] == "chat"
+    return _as_json if chat or model["engine"] == "reward" else _template(model)
 
 
 def _as_json(chats: list[list[dict[str, str]]]) -> list[str]:

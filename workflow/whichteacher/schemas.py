@@ -144,6 +144,22 @@ VERDICTS = _schema(
     evidence=STRING,  # JSON
 )
 
+CONSTRAINTS = _schema(
+    query_id=STRING,
+    constraints=(STRING, "null"),  # as in QUERIES; None: the judge found none that could be used
+    reason=STRING,  # completed, none_found, or why the judge's words were of no use
+    detail=(STRING, "null"),
+)
+
+REFERENCE_CHECKS = _schema(
+    query_id=STRING,
+    category=STRING,
+    reference_type=(STRING, "null"),
+    fit=BOOL,  # whether the reference, given as an answer, passes against itself
+    reason=STRING,
+    reference=STRING,
+)
+
 COLLECTED = _schema(
     **{field.name: (field.type, "null") if field.nullable else field.type for field in ATTEMPTS},
     **{
