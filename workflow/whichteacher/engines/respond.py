@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from whichteacher.engines.specs import Engine, OpenaiSpec, Spec, request_keys
+from whichteacher.engines.specs import Engine, OpenaiSpec, RewardSpec, Spec, request_keys
 from whichteacher.rule import Progress
 from whichteacher.store import Store
 
@@ -28,7 +28,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """One response, as stored. ``seconds`` is the engine's wall time shared out by output tokens."""
+    """One response, as stored. ``seconds`` is the engine's wall time shared out by output tokens (by those read, where a
+    model generates none)."""
 
     key: str
     text: str
@@ -86,7 +87,7 @@ def complete(missing: Mapping[str, str], spec: Spec, shelf: Store, step: str, no
             for completion in engine.run(missing):
                 row = {**completion._asdict(), "prompt": missing[completion.key], "seconds": 0.0, **common}
                 (unstored if row.pop("durable") else refused).append(row)
-                tokens += completion.output_tokens
+                tokens += _work(row)
                 now = time.monotonic()
                 rate = f"{tokens / (now - started):.0f} tokens/s"
                 progress.advance(1, f"{rate}, {note}" if note else rate)
@@ -108,13 +109,24 @@ def _start(spec: Spec) -> Engine:
         from whichteacher.engines.openai import OpenaiEngine
 
         return OpenaiEngine(spec)
+    if isinstance(spec, RewardSpec):
+        from whichteacher.engines.reward import RewardEngine
+
+        return RewardEngine(spec)
     from whichteacher.engines.vllm import VllmEngine
 
     return VllmEngine(spec)
 
 
+def _work(row: Mapping[str, Any]) -> int:
+    """The tokens that a response took an engine: those it generated, or read where it generates none."""
+    if row["finish_reason"] == "prompt_too_long":
+        return 0
+    return row["output_tokens"] or row["prompt_tokens"]
+
+
 def _share_time(rows: Sequence[dict[str, Any]], seconds: float) -> None:
-    """Share wall time out over the responses that finished in it, by output tokens."""
-    tokens = sum(row["output_tokens"] for row in rows) or 1
+    """Share wall time out over the responses that finished in it, by their tokens."""
+    tokens = sum(map(_work, rows)) or 1
     for row in rows:
-        row["seconds"] = seconds * row["output_tokens"] / tokens
+        row["seconds"] = seconds * _work(row) / tokens

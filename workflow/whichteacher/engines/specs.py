@@ -11,17 +11,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from whichteacher.store import digest, model_digest
+from whichteacher.places import locate
+from whichteacher.store import digest, file_digest, model_digest
 
 
 class Completion(NamedTuple):
     """What an engine gives back for one key.
 
     ``reasoning`` is what an endpoint hands over apart from the text, None elsewhere. ``finish_reason`` is ``stop``, ``length``,
-    ``prompt_too_long``, or the engine's own word. A completion that is not ``durable`` is not stored: it is the answer of
-    a machine that may answer otherwise tomorrow (a request that an endpoint refused).
+    ``prompt_too_long``, or the engine's own word. ``output_tokens`` is 0 where a model reads and generates nothing. A completion
+    that is not ``durable`` is not stored: it is the answer of a machine that may answer otherwise tomorrow (a request that an
+    endpoint refused).
     """
 
     key: str
@@ -110,7 +113,39 @@ class OpenaiSpec:
         return {"sampling": _known(self.sampling), "api": self.api, "extra_body": self.extra_body}
 
 
-Spec = VllmSpec | OpenaiSpec
+@dataclass(frozen=True)
+class RewardSpec:
+    """A reward model: a language model with a regression head that rates a dialogue's last answer on several scales.
+
+    The prompt is the JSON of the dialogue's messages. ``trust_remote_code`` runs the class that the model's own files
+    define, of the same ``revision``; without it only transformers' own classes are used.
+    """
+
+    model: str
+    revision: str | None
+    dtype: str
+    max_model_len: int
+    trust_remote_code: bool = False
+
+    def owner(self) -> str:
+        """The model's digest. That of a folder holds its class and chat template too: no prompt tells which they were."""
+        known = model_digest(self.model, self.revision)
+        if self.revision is not None:
+            return known
+        folder = Path(locate(self.model))
+        files = sorted({*folder.glob("*.py"), *folder.glob("chat_template*")})
+        return digest({"model": known, "files": {path.name: file_digest(path) for path in files}})
+
+    def settings(self) -> dict[str, Any]:
+        """The part of the spec that is in every key."""
+        return {
+            "dtype": self.dtype,
+            "max_model_len": self.max_model_len,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+Spec = VllmSpec | OpenaiSpec | RewardSpec
 
 
 def request_keys(owner: str, settings: Mapping[str, Any]) -> Callable[[str, int], str]:
