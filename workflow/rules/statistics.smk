@@ -82,6 +82,36 @@ rule summarise_costs:
         "../scripts/summarise_costs.py"
 
 
+rule summarise_verdicts:
+    input:
+        collected=rules.summarise_teachers.input.collected,
+        queries=rules.summarise_teachers.input.queries,
+        checks=collect("<results>/verification/references/{shard}.parquet", shard=SHARDS),
+        cases="<results>/verification/audit/cases.parquet",
+        again="<results>/verification/audit/sample.parquet",
+        code=code("summarise_verdicts"),
+    output:
+        verdicts="<results>/statistics/verdicts.csv",
+        error_rates="<results>/statistics/error_rates.csv",
+        agreement="<results>/statistics/agreement.csv",
+        disagreements="<results>/statistics/disagreements.csv",
+        references="<results>/statistics/references.csv",
+        contested="<results>/statistics/contested.csv",
+    log:
+        "<logs>/summarise_verdicts.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        teachers=TEACHERS,
+        confidence=STUDY.statistics.confidence,
+    script:
+        "../scripts/summarise_verdicts.py"
+
+
 rule compare_teachers:
     input:
         collected=rules.summarise_teachers.input.collected,

@@ -115,3 +115,69 @@ rule collect_attempts:
         runtime=30,
     script:
         "../scripts/collect_attempts.py"
+
+
+rule check_references:
+    input:
+        shard="<results>/corpus/shards/{shard}.parquet",
+        code=code("check_references"),
+    output:
+        table="<results>/verification/references/{shard}.parquet",
+    log:
+        "<logs>/check_references/{shard}.log",
+    conda:
+        "../../envs/verification.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        deadline_seconds=STUDY.verification.deadline_seconds,
+    script:
+        "../scripts/check_references.py"
+
+
+rule audit_verifiers:
+    input:
+        cases=[from_here(path) for path in sorted((WORKFLOW.parent / "resources" / "verifier_cases").glob("*.jsonl"))],
+        code=code("audit_verifiers"),
+    output:
+        table="<results>/verification/audit/cases.parquet",
+    log:
+        "<logs>/audit_verifiers.log",
+    conda:
+        "../../envs/verification.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        verification=_RULES,
+    script:
+        "../scripts/audit_verifiers.py"
+
+
+rule reverify_sample:
+    input:
+        collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
+        queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
+        constraints=(
+            collect("<results>/verification/constraints/{shard}.parquet", shard=SHARDS) if CONSTRAINT_JUDGE else []
+        ),
+        code=code("reverify_sample"),
+    output:
+        table="<results>/verification/audit/sample.parquet",
+    log:
+        "<logs>/reverify_sample.log",
+    conda:
+        "../../envs/verification.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        **STUDY.verification.audit.model_dump(),
+        formats={name: teacher.answer_format for name, teacher in STUDY.teachers.items()},
+        verification=_RULES,
+    script:
+        "../scripts/reverify_sample.py"

@@ -585,6 +585,9 @@ class Judge(Serving):
         "answer is to the reference; instruction_following: it writes constraints for queries without any; multi_turn and "
         "general: coherence, correctness and helpfulness.",
     )
+    trust_remote_code: bool = Field(
+        False, description="Engine `reward`: run the class that the model's own files define, of the same revision."
+    )
     max_model_len: Positive = Field(16384, description="Longest prompt and judgement together, in tokens.")
     max_tokens: Positive = Field(2048, description="Longest judgement, in tokens; one that is cut decides nothing.")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whichteacher.chat import messages
-from whichteacher.engines.specs import OpenaiSpec, Spec, VllmSpec, request_keys
+from whichteacher.engines.specs import OpenaiSpec, RewardSpec, Spec, VllmSpec, request_keys
 from whichteacher.places import locate
 from whichteacher.rule import InputError
 from whichteacher.store import Store
@@ -40,8 +40,11 @@ def attempt_numbers(schedule: Sequence[int], round_: int) -> range:
 
 
 def spec_of(teacher: Mapping[str, Any], running: Mapping[str, Any]) -> Spec:
-    """The engine's spec of a teacher. ``teacher`` is its configuration block as plain JSON types without the keys of
+    """The engine's spec of a teacher or a judge. ``teacher`` is its configuration block as plain JSON types without the keys of
     ``running``, which say how it is served and not what it says (:data:`whichteacher.config.RUNNING`)."""
+    if teacher["engine"] == "reward":
+        shared = ("model", "revision", "dtype", "max_model_len", "trust_remote_code")
+        return RewardSpec(**{name: teacher[name] for name in shared})
     sampling = teacher["sampling"]
     if teacher["engine"] == "vllm":
         return VllmSpec(

@@ -160,6 +160,38 @@ REFERENCE_CHECKS = _schema(
     reference=STRING,
 )
 
+LABELLED_CASES = _schema(
+    case_id=STRING,
+    category=STRING,
+    trap=STRING,  # what makes the case hard, in a word
+    text=STRING,  # the response
+    right=BOOL,  # the truth, by hand
+    expected=STRING,  # the verdict that a careful grader would give: pass, fail, unknown
+    verdict=STRING,  # the verifier's
+    score=FLOAT,
+    reason=STRING,
+    note=STRING,  # why the truth is what it is
+)
+
+REVERIFIED = _schema(
+    teacher=STRING,
+    attempt_id=STRING,
+    query_id=STRING,
+    category=STRING,
+    verdict=STRING,  # by rule, as the study has it
+    score=FLOAT,
+    reason=STRING,
+    loaded_verdict=STRING,  # the same rule once more, under load
+    loaded_score=FLOAT,
+    loaded_reason=STRING,
+    second=STRING,  # another way to grade, see whichteacher.verifiers.second
+    second_verdict=STRING,
+    second_score=FLOAT,
+    second_reason=STRING,
+    reference=(STRING, "null"),
+    text=STRING,
+)
+
 COLLECTED = _schema(
     **{field.name: (field.type, "null") if field.nullable else field.type for field in ATTEMPTS},
     **{

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whichteacher.config import Verification
 from whichteacher.responses import split_response
@@ -15,6 +15,9 @@ from whichteacher.sandbox import Job, Result, open_sandbox
 from whichteacher.verifiers import code, constraints, math, science
 from whichteacher.verifiers.outcome import Outcome, wrong
 from whichteacher.verifiers.pool import RuleProcess
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The verifier of each category: its name, its version and the columns of a row it compares the answer with.
 _RULES: dict[str, tuple[str, Callable[[], str], tuple[str, ...]]] = {
@@ -25,6 +28,28 @@ _RULES: dict[str, tuple[str, Callable[[], str], tuple[str, ...]]] = {
     "general": ("science", science.version, ("reference", "reference_type")),
     "instruction_following": ("constraints", constraints.version, ("constraints",)),
 }
+
+#: Columns of QUERIES that answers are compared with.
+REFERENCES = ["query_id", "category", "reference", "reference_type", "tests", "constraints"]
+
+
+def rows_to_verify(attempts: pd.DataFrame, queries: pd.DataFrame, answer_format: str) -> list[dict[str, Any]]:
+    """Attempts with the references of their queries, as the verifiers take them.
+
+    Raises :class:`ValueError` for an attempt whose query is not in the shard.
+    """
+    rows = attempts.merge(queries, on="query_id", how="left", validate="many_to_one")
+    unknown = rows.loc[rows["category"].isna(), "query_id"]
+    if len(unknown):
+        raise ValueError(f"attempts of query {unknown.iloc[0]}, which is not in this shard: generate the round again")
+    rows = rows.astype(object).where(rows.notna(), None)
+    return [{**row, "answer_format": answer_format} for row in rows.to_dict("records")]
+
+
+def with_constraints(queries: pd.DataFrame, completed: pd.DataFrame) -> pd.DataFrame:
+    """``queries`` with the constraints of ``completed`` (CONSTRAINTS) where they have none of their own."""
+    found = queries["query_id"].map(completed.set_index("query_id")["constraints"])
+    return queries.assign(constraints=queries["constraints"].where(queries["constraints"].notna(), found))
 
 
 def structure(text: str, finish_reason: str, answer_format: str) -> Outcome | str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from whichteacher.rule import InputError
-from whichteacher.verifiers import constraints, math, science
+from whichteacher.verifiers import constraints, math, science, second
 from whichteacher.verifiers.outcome import Outcome, undecided
 
 _WALL_FACTOR, _WALL_SECONDS = 10, 60
@@ -30,6 +30,8 @@ RULES: dict[str, Callable[..., Outcome]] = {
     "math": math.check,
     "science": science.check,
     "constraints": constraints.check,
+    "plain_math_verify": second.plain_math_verify,
+    "same_text": second.same_text,
 }
 
 

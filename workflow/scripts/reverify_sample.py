@@ -1,0 +1,122 @@
+"""Verify a sample of the attempts of all teachers once more, many at once, and grade it in another way as well.
+
+Reads the attempts with their verdicts (COLLECTED), the queries (QUERIES) and completed constraints (CONSTRAINTS); writes REVERIFIED.
+A verdict that changes under load was decided by the clock. The sample of a teacher are the attempts with the smallest identifiers:
+these are hashes, so it is random, and a larger sample adds to a smaller one. What a judge decided is not in it.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from whichteacher.config import Verification
+from whichteacher.outcomes import by_teacher
+from whichteacher.schemas import COLLECTED, CONSTRAINTS, QUERIES, REVERIFIED
+from whichteacher.tables import read_batches, read_frame, write_table
+from whichteacher.verifiers.dispatch import REFERENCES, rows_to_verify, structure, verify_many, with_constraints
+from whichteacher.verifiers.outcome import Outcome
+from whichteacher.verifiers.pool import RuleProcess
+from whichteacher.verifiers.second import NAMES
+
+_COLUMNS = ["attempt_id", "query_id", "text", "finish_reason", "verdict", "score", "reason", "verifier"]
+
+
+def draw(collected: Sequence[str], size: int) -> pd.DataFrame:
+    """The sample of one teacher, from its shards: attempts that rules decided, by identifier."""
+    found = [read_frame(path, COLLECTED, ["attempt_id", "verifier"]) for path in collected]
+    by_rule = pd.concat([rows.loc[~rows["verifier"].str.startswith("judge_"), "attempt_id"] for rows in found])
+    return _rows(collected, COLLECTED, _COLUMNS, "attempt_id", by_rule.sort_values().head(size))
+
+
+def _rows(paths: Sequence[str], schema: pa.Schema, columns: Sequence[str], key: str, wanted: pd.Series) -> pd.DataFrame:
+    """``columns`` of the rows whose ``key`` is wanted, by it. Texts of other rows are never all in memory."""
+    values = pa.array(wanted, pa.string())
+    batches = (
+        batch.select(columns).filter(pc.is_in(batch[key], value_set=values))
+        for path in paths
+        for batch in read_batches(path, schema)
+    )
+    return (
+        pa.concat_tables([pa.schema([schema.field(c) for c in columns]).empty_table(), *batches])
+        .to_pandas()
+        .sort_values(key)
+    )
+
+
+def second_opinions(rows: Sequence[Mapping[str, Any]], settings: Verification) -> list[dict[str, Any]]:
+    """How each row is graded in another way: columns ``second`` and ``second_*`` of REVERIFIED."""
+    code = [row for row in rows if row["category"] == "code"]
+    all_tests = settings.model_copy(update={"max_tests": sys.maxsize})
+    by_tests = {v["attempt_id"]: v for v in verify_many(code, all_tests, 1, "reverify_sample, all tests")}
+    process = RuleProcess(settings.deadline_seconds)
+    told = []
+    for row in rows:
+        name = NAMES[row["category"]]
+        if name == "all_tests":
+            outcome = by_tests[row["attempt_id"]]
+            told.append({"second": name, **{f"second_{key}": outcome[key] for key in ("verdict", "score", "reason")}})
+            continue
+        found = structure(row["text"], row["finish_reason"], row["answer_format"])
+        if not isinstance(found, Outcome):
+            if name == "whole_response":
+                found = process.run("constraints", row["text"], row["constraints"])
+            else:
+                found = process.run(name, found, row["reference"])
+        score = found.score or 0.0
+        decided = "pass" if score >= settings.threshold_of(row["category"]) else "fail"
+        verdict = "unknown" if found.score is None else decided
+        told.append({"second": name, "second_verdict": verdict, "second_score": score, "second_reason": found.reason})
+    process.close()
+    return told
+
+
+def main(
+    collected: Sequence[str],
+    queries: Sequence[str],
+    constraints: Sequence[str],
+    output: str,
+    formats: Mapping[str, str],
+    settings: dict[str, Any],
+    sample: int,
+    jobs: int,
+) -> None:
+    """Write the sample of all teachers. ``formats`` is each teacher's answer format; ``jobs`` run at once."""
+    verification = Verification.model_validate(settings)
+    samples = {teacher: draw(files, sample) for teacher, files in by_teacher(list(formats), collected).items()}
+    ids = pd.concat([drawn["query_id"] for drawn in samples.values()]).drop_duplicates()
+    asked = _rows(queries, QUERIES, REFERENCES, "query_id", ids)
+    if constraints:
+        asked = with_constraints(asked, pd.concat([read_frame(path, CONSTRAINTS) for path in constraints]))
+    told = []
+    for teacher, drawn in samples.items():
+        rows = rows_to_verify(drawn, asked, formats[teacher])
+        again = verify_many(rows, verification, jobs, f"reverify_sample {teacher}")
+        for row, loaded, second in zip(rows, again, second_opinions(rows, verification), strict=True):
+            under_load = {f"loaded_{key}": loaded[key] for key in ("verdict", "score", "reason")}
+            told.append({**row, "teacher": teacher, **under_load, **second})
+    write_table(
+        output,
+        [{name: row[name] for name in REVERIFIED.names} for row in told],
+        REVERIFIED,
+        {"settings": settings, "sample": sample, "jobs": jobs},
+    )
+
+
+if "snakemake" in globals():
+    from whichteacher.rule import logged
+
+    with logged(snakemake):  # noqa: F821
+        main(
+            list(snakemake.input.collected),  # noqa: F821
+            list(snakemake.input.queries),  # noqa: F821
+            list(snakemake.input.constraints),  # noqa: F821
+            snakemake.output.table,  # noqa: F821
+            snakemake.params.formats,  # noqa: F821
+            snakemake.params.verification,  # noqa: F821
+            snakemake.params.sample,  # noqa: F821
+            snakemake.params.load * snakemake.threads,  # noqa: F821
+        )

@@ -1,0 +1,214 @@
+"""What is known of the verdicts themselves: can they be trusted?
+
+Reads every attempt (COLLECTED), the queries (QUERIES), what became of references against themselves (REFERENCE_CHECKS), the
+labelled cases (LABELLED_CASES) and the sample that was verified again (REVERIFIED). Writes CSVs:
+
+- verdicts: attempts by teacher, category, verifier, verdict and reason, with their share of the teacher's attempts in the category;
+- error_rates: per category the labelled cases, and how often a wrong answer passed (``false_pass``) and a right one did not
+  (``false_fail``; ``unknown`` counts those that were left undecided), with Wilson intervals;
+- agreement: per pair of graders, teacher and category how many attempts both pass, one of them, or neither; ``changed`` are
+  verdicts that differ under load;
+- disagreements: the attempts behind it, at most :data:`SHOWN` per pair, with their answers;
+- references: unfit ones by category and reason;
+- contested: queries on which at least two teachers give the same answer against the reference, with that answer and how many
+  teachers passed. The reference may be wrong; none is ever replaced.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from whichteacher.outcomes import ALL, by_teacher
+from whichteacher.responses import END_THINK
+from whichteacher.schemas import COLLECTED, LABELLED_CASES, QUERIES, REFERENCE_CHECKS, REVERIFIED
+from whichteacher.tables import read_frame, write_text
+
+#: Disagreements listed per pair of graders and teacher.
+SHOWN = 50
+#: So much of an answer is listed.
+_SHOWN_CHARACTERS = 300
+_JUDGED = "judge_"
+_LOAD = "under_load"
+
+
+def verdict_counts(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Attempts (columns teacher, category, verifier, verdict, reason) counted, with their ``share`` in teacher and category."""
+    keys = ["teacher", "category", "verifier", "verdict", "reason"]
+    counts = attempts.groupby(keys, sort=True).size().reset_index(name="attempts")
+    counts["share"] = counts["attempts"] / counts.groupby(["teacher", "category"])["attempts"].transform("sum")
+    return counts
+
+
+def error_rates(cases: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Errors on the labelled cases (LABELLED_CASES) by category, and over all."""
+
+    def rates(category: str, rows: pd.DataFrame) -> dict[str, Any]:
+        row: dict[str, Any] = {"category": category, "cases": len(rows)}
+        for name, group, verdict in (
+            ("false_pass", rows[~rows["right"]], "pass"),
+            ("false_fail", rows[rows["right"]], "fail"),
+        ):
+            count = int((group["verdict"] == verdict).sum())
+            low, high = (
+                proportion_confint(count, len(group), 1 - confidence, "wilson") if len(group) else (float("nan"),) * 2
+            )
+            share = count / len(group) if len(group) else float("nan")
+            row |= {f"{name}_of": len(group), name: count, f"{name}_rate": share}
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        row["unknown"] = int((rows["verdict"] == "unknown").sum())
+        row["as_expected"] = int((rows["verdict"] == rows["expected"]).sum())
+        return row
+
+    told = [rates(category, rows) for category, rows in cases.groupby("category", sort=True)]
+    return pd.DataFrame([*told, rates(ALL, cases)])
+
+
+def opinions(again: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFrame:
+    """Two graders' verdicts per row: columns teacher, category, attempt_id, pair, first, second, first_reason, second_reason.
+
+    ``again`` are rows of REVERIFIED: the rules against themselves under load, and against a second opinion. ``attempts`` are
+    all attempts, of which those that a judge decided tell what the rules had said.
+    """
+    shared = ["teacher", "category", "attempt_id"]
+    frames = []
+    for pair, verdict, reason in (
+        (_LOAD, "loaded_verdict", "loaded_reason"),
+        (None, "second_verdict", "second_reason"),
+    ):
+        frame = again[shared].assign(
+            pair=pair or again["second"],
+            first=again["verdict"],
+            second=again[verdict],
+            first_reason=again["reason"],
+            second_reason=again[reason],
+        )
+        frames.append(frame)
+    judged = attempts[attempts["verifier"].str.startswith(_JUDGED)]
+    before = [json.loads(evidence)["before"] for evidence in judged["evidence"]]
+    frames.append(
+        judged[shared].assign(
+            pair=judged["verifier"],
+            first=[told["verdict"] for told in before],
+            second=judged["verdict"],
+            first_reason=[told["reason"] for told in before],
+            second_reason=judged["reason"],
+        )
+    )
+    return pd.concat(frames, ignore_index=True)
+
+
+def agreement(pairs: pd.DataFrame) -> pd.DataFrame:
+    """How often two graders agree: ``pairs`` of :func:`opinions`, counted by pair, category and teacher."""
+
+    def count(rows: pd.DataFrame) -> pd.Series:
+        first, second = rows["first"] == "pass", rows["second"] == "pass"
+        return pd.Series(
+            {
+                "attempts": len(rows),
+                "both_pass": int((first & second).sum()),
+                "first_only": int((first & ~second).sum()),
+                "second_only": int((~first & second).sum()),
+                "neither": int((~first & ~second).sum()),
+                "changed": int((rows["first"] != rows["second"]).sum()),
+            }
+        )
+
+    columns = ["pair", "category", "teacher"]
+    if pairs.empty:
+        return pd.DataFrame(
+            columns=[*columns, "attempts", "both_pass", "first_only", "second_only", "neither", "changed"]
+        )
+    return pairs.groupby(columns, sort=True).apply(count, include_groups=False).reset_index()
+
+
+def disagreements(pairs: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``pairs`` where one grader passes and the other does not, or load changes anything; ``texts`` holds
+    attempt_id, query_id, reference and text of those that can be shown."""
+    differ = ((pairs["first"] == "pass") != (pairs["second"] == "pass")) | (
+        (pairs["pair"] == _LOAD) & (pairs["first"] != pairs["second"])
+    )
+    found = pairs[differ].sort_values(["pair", "teacher", "attempt_id"]).groupby(["pair", "teacher"]).head(SHOWN)
+    found = found.merge(texts, on="attempt_id", how="left")
+    answers = found["text"].fillna("").str.rpartition(END_THINK)[2].str.strip()
+    return found.assign(answer=answers.str.slice(0, _SHOWN_CHARACTERS)).drop(columns="text")
+
+
+def wrong_answers(attempts: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
+    """(query, teacher, answer) of failed attempts whose evidence holds the answer that was compared."""
+    failed = attempts[attempts["verdict"] == "fail"]
+    for row in failed[["query_id", "teacher", "evidence"]].itertuples(index=False):
+        evidence = json.loads(row.evidence)
+        evidence = evidence.get("compared", evidence)
+        if "answer" in evidence and "reference" in evidence:
+            yield row.query_id, row.teacher, " ".join(str(evidence["answer"]).split())
+
+
+def contested(attempts: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:
+    """Queries on which two teachers or more give the same answer against the reference."""
+    columns = ["query_id", "category", "reference", "answer", "teachers", "passed"]
+    given = pd.DataFrame(wrong_answers(attempts), columns=["query_id", "teacher", "answer"]).drop_duplicates()
+    groups = given.groupby(["query_id", "answer"])["teacher"].agg(["size", lambda names: " ".join(sorted(names))])
+    groups.columns = ["size", "teachers"]
+    shared = groups[groups["size"] > 1].reset_index()
+    passed = attempts[attempts["verdict"] == "pass"].groupby("query_id")["teacher"].nunique()
+    told = shared.merge(queries, on="query_id", how="left").assign(
+        passed=shared["query_id"].map(passed).fillna(0).astype(int)
+    )
+    return told.sort_values(["passed", "size", "query_id"], ascending=[True, False, True], ignore_index=True)[columns]
+
+
+def unfit_references(checks: pd.DataFrame) -> pd.DataFrame:
+    """References by category and what became of them against themselves."""
+    return checks.groupby(["category", "fit", "reason"], sort=True).size().reset_index(name="references")
+
+
+def main(
+    teachers: Sequence[str],
+    collected: Sequence[str],
+    queries: Sequence[str],
+    checks: Sequence[str],
+    cases: str,
+    again: str,
+    outputs: Mapping[str, str],
+    confidence: float,
+) -> None:
+    """Write ``outputs``: a CSV for each of the names above."""
+    asked = read_frame(queries, QUERIES, ["query_id", "category", "reference"])
+    columns = ["attempt_id", "query_id", "verdict", "reason", "verifier", "evidence"]
+    attempts = pd.concat(
+        [
+            read_frame(files, COLLECTED, columns).assign(teacher=teacher)
+            for teacher, files in by_teacher(teachers, collected).items()
+        ]
+    ).merge(asked[["query_id", "category"]], on="query_id", validate="many_to_one")
+    sample = read_frame(again, REVERIFIED)
+    pairs = opinions(sample, attempts)
+    tables = {
+        "verdicts": verdict_counts(attempts),
+        "error_rates": error_rates(read_frame(cases, LABELLED_CASES), confidence),
+        "agreement": agreement(pairs),
+        "disagreements": disagreements(pairs, sample[["attempt_id", "query_id", "reference", "text"]]),
+        "references": unfit_references(read_frame(checks, REFERENCE_CHECKS)),
+        "contested": contested(attempts, asked),
+    }
+    for name, table in tables.items():
+        write_text(outputs[name], table.to_csv(index=False))
+
+
+if "snakemake" in globals():
+    from whichteacher.rule import logged
+
+    with logged(snakemake):  # noqa: F821
+        main(
+            snakemake.params.teachers,  # noqa: F821
+            snakemake.input.collected,  # noqa: F821
+            snakemake.input.queries,  # noqa: F821
+            snakemake.input.checks,  # noqa: F821
+            snakemake.input.cases,  # noqa: F821
+            snakemake.input.again,  # noqa: F821
+            dict(snakemake.output.items()),  # noqa: F821
+            snakemake.params.confidence,  # noqa: F821
+        )
