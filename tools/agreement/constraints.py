@@ -13,8 +13,8 @@ from whichteacher.responses import join_response
 from whichteacher.verifiers.constraints import TELLING_LETTERS, detect_language
 from whichteacher.verifiers.dispatch import verify_many
 
-#: So many questions are cut to the shortest text whose language is believed.
-_SHORT_TEXTS = 250
+#: So many questions are cut to few letters, and to the fewest whose language is believed.
+_SHORT_TEXTS, _FEW_LETTERS = 250, 40
 _WORDS = {True: "pass", False: "fail", None: "unknown"}
 
 
@@ -37,7 +37,7 @@ def measure(data: Path, jobs: int) -> list[Row]:
     return [
         tally("IFEval, prompts", prompts, "GPT-4's responses, strict"),
         tally("IFEval, instructions", instructions, "the same, one by one"),
-        _short_english(data),
+        *(_short_english(data, letters) for letters in (_FEW_LETTERS, TELLING_LETTERS)),
     ]
 
 
@@ -54,13 +54,12 @@ def _row(response: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _short_english(data: Path) -> Row:
+def _short_english(data: Path, letters: int) -> Row:
     graded = []
     for question in read_rows(data / "benchmarks" / "gsm8k_test.jsonl")[:_SHORT_TEXTS]:
-        letters = itertools.accumulate(map(str.isalpha, question["question"]))
-        short = "".join(
-            letter for letter, so_far in zip(question["question"], letters, strict=True) if so_far <= TELLING_LETTERS
-        )
+        text = question["question"]
+        counts = itertools.accumulate(map(str.isalpha, text))
+        short = "".join(letter for letter, count in zip(text, counts, strict=True) if count <= letters)
         found = detect_language(short)
         graded.append(Graded(str(question["id"]), _WORDS[found == "en"], True, f"taken for {found}"))
-    return tally("GSM8K, language", graded, f"English questions cut to {TELLING_LETTERS} letters")
+    return tally(f"GSM8K, {letters} letters", graded, "English questions, cut; theirs: English")
