@@ -5,8 +5,8 @@ five ratings, 0 to 4 as in HelpSteer2. Its head was fitted to the final hidden s
 dialogue at a time (RLHFlow/RLHF-Reward-Modeling, decision_tree/get_embeddings.py). So it is applied here: the ``logits`` of
 transformers' class would be those of the last token that is not the padding token, another one where the end of a turn pads.
 
-One dialogue is one forward pass. In a batch the sums run in another order, which bfloat16 shows in the ratings, so that a
-verdict would depend on its neighbours; and an answer of some hundred tokens fills a GPU by itself.
+One dialogue is one forward pass: in a batch the sums run in another order, which bfloat16 shows in the ratings, and a verdict
+would depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedModel
 
-#: The ratings of a head of five that are not named by the model (the label order of the paper's, as its card and code have it).
+#: The ratings of a head of five that the model does not name: those of the paper's, in the order in which its head was fitted.
 RATINGS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 #: Those that the score is made of (paper section 2.2).
 SCORED = ("coherence", "correctness", "helpfulness")
