@@ -16,14 +16,17 @@ _DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SH
 
 TRACE_FIGURES = ["category_shares", "length_histogram", "lengths", "perplexities"]
 CORPUS_FIGURES = ["ledger", "contamination"]
+VERDICT_FIGURES = ["verdicts"]
 STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training else []
-FIGURES = [*STUDENT_FIGURES, *TRACE_FIGURES, *CORPUS_FIGURES]
+FIGURES = [*STUDENT_FIGURES, *TRACE_FIGURES, *VERDICT_FIGURES, *CORPUS_FIGURES]
 TABLES = ["table1", "table2"] if STUDY.training else []
+AUDITS = ["verdicts", "error_rates", "agreement", "disagreements", "references", "contested"]
 STATISTICS = [
     "teachers",
     "costs",
     "teacher_comparison",
     "ledger",
+    *AUDITS,
     *(["scores", "student_comparison"] if STUDY.training else []),
 ]
 
@@ -146,6 +149,28 @@ rule draw_ledger:
         teachers=lambda wildcards: LOOKS,
     script:
         "../scripts/draw_ledger.py"
+
+
+rule draw_verdicts:
+    input:
+        verdicts="<results>/statistics/verdicts.csv",
+        code=code("draw_verdicts"),
+    output:
+        svg="<results>/figures/verdicts.svg",
+        png="<results>/figures/verdicts.png",
+        csv="<results>/figures/verdicts.csv",
+    log:
+        "<logs>/draw_verdicts.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        teachers=lambda wildcards: LOOKS,
+    script:
+        "../scripts/draw_verdicts.py"
 
 
 rule draw_contamination:
@@ -278,6 +303,7 @@ if STUDY.training:
 
 rule build_report:
     input:
+        **{f"audit_{name}": f"<results>/statistics/{name}.csv" for name in AUDITS},
         template=from_here(WORKFLOW / "report" / "report.html.j2"),
         css=from_here(WORKFLOW / "report" / "report.css"),
         teachers="<results>/statistics/teachers.csv",

@@ -72,6 +72,12 @@ FIGURES = {
         "axis, where one row beside millions is still seen. Shares are of what came into the step.",
         "46rem",
     ),
+    "verdicts": (
+        "Verdicts.",
+        "All attempts of each teacher. Undecided: the rules could not tell and no judge was asked, or a limit was reached; "
+        "such an attempt is never accepted.",
+        "42rem",
+    ),
     "contamination": (
         "Thresholds of decontamination.",
         "Queries that each method would flag and drop by itself, by threshold. A flagged query whose numbers or telling words "
@@ -80,7 +86,7 @@ FIGURES = {
     ),
 }
 #: Figures that stand in a section of their own, not among those of the paper.
-_APART = ("differences", "ledger", "contamination")
+_APART = ("differences", "ledger", "contamination", "verdicts")
 #: Flagged pairs shown per method, and characters shown of a text.
 _SHOWN_PAIRS, _SHOWN_CHARACTERS = 50, 2000
 #: Planted rows that must stay: near duplicates are no duplicates, and shared boilerplate is no contamination.
@@ -432,6 +438,130 @@ def example(
     return {"turns": any_row["turns"], "reference": any_row["reference"] or "none", "traces": shown}
 
 
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+#: Pairs of graders, by what the statistics call them: the first and the second.
+_PAIRS = {
+    "under_load": "once, and again under load",
+    "plain_math_verify": "our rules, and math-verify alone",
+    "all_tests": "the first tests, and all tests",
+    "same_text": "our rules, and equal text",
+    "whole_response": "the answer part, and the whole response",
+}
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    """An error rate with its interval and what it is of."""
+    if not row[f"{name}_of"]:
+        return "–"
+    low, high = (number(100 * row[f"{name}_{bound}"], 1) for bound in ("low", "high"))
+    return (
+        f"{number(row[name])} of {number(row[f'{name}_of'])}: {number(100 * row[f'{name}_rate'], 1)} % [{low}, {high}]"
+    )
+
+
+def pair_name(pair: str) -> str:
+    """Two graders, in words."""
+    return _PAIRS.get(pair, f"the rules, and the judge {pair.removeprefix('judge_')}")
+
+
+def build_verdicts(inputs: Mapping[str, Any], teachers: Mapping[str, str]) -> dict[str, Any]:
+    """The section about the verdicts themselves, from the tables of summarise_verdicts."""
+    tables = {
+        name.removeprefix("audit_"): pd.read_csv(path) for name, path in inputs.items() if name.startswith("audit_")
+    }
+    rates, pairs, shown = tables["error_rates"], tables["agreement"], tables["disagreements"]
+    loaded = pairs[pairs["pair"] == "under_load"]
+    references, contested = tables["references"], tables["contested"]
+    unfit = references[~references["fit"].astype(bool)]
+    reasons = [
+        (
+            teachers[row["teacher"]],
+            row["category"].replace("_", " "),
+            row["verifier"],
+            row["verdict"],
+            row["reason"],
+            number(row["attempts"]),
+            percent(row["share"]),
+        )
+        for row in tables["verdicts"].to_dict("records")
+    ]
+    return {
+        "rates": table(
+            "Labelled answers whose truth is known",
+            ("Kind", "Cases", "Wrong ones passed", "Right ones failed", "Undecided"),
+            [
+                (
+                    row["category"].replace("_", " "),
+                    number(row["cases"]),
+                    _share(row, "false_pass"),
+                    _share(row, "false_fail"),
+                    number(row["unknown"]),
+                )
+                for row in rates.to_dict("records")
+            ],
+        ),
+        "loaded": {"attempts": number(loaded["attempts"].sum()), "changed": int(loaded["changed"].sum())},
+        "agreement": table(
+            "Two ways to grade the same attempts",
+            ("Graders", "Category", "Teacher", "Attempts", "Both pass", "First only", "Second only", "Neither"),
+            [
+                (
+                    pair_name(row["pair"]),
+                    row["category"].replace("_", " "),
+                    teachers[row["teacher"]],
+                    *(number(row[name]) for name in ("attempts", "both_pass", "first_only", "second_only", "neither")),
+                    row["first_only"] + row["second_only"] > 0,
+                )
+                for row in pairs[pairs["pair"] != "under_load"].to_dict("records")
+            ],
+            text=(0, 1, 2),
+        ),
+        "disagreements": [
+            {
+                "pair": pair_name(row["pair"]),
+                "teacher": teachers[row["teacher"]],
+                "query_id": row["query_id"],
+                "told": f"{row['first']} ({row['first_reason']}), then {row['second']} ({row['second_reason']})",
+                "reference": cut(str(row["reference"])),
+                "answer": str(row["answer"]),
+            }
+            for row in shown.fillna("–").to_dict("records")
+        ],
+        "checked": number(references["references"].sum()),
+        "unfit": int(unfit["references"].sum()),
+        "references": table(
+            "References that fail against themselves",
+            ("Category", "Reason", "References"),
+            [(row["category"], row["reason"], number(row["references"])) for row in unfit.to_dict("records")],
+            text=(0, 1),
+        ),
+        "contested_count": len(contested),
+        "contested": table(
+            "Queries on which teachers agree against the reference",
+            ("Query", "Category", "Reference", "Their answer", "Teachers", "Teachers that passed"),
+            [
+                (
+                    row["query_id"],
+                    row["category"],
+                    cut(str(row["reference"])),
+                    cut(str(row["answer"])),
+                    ", ".join(teachers[name] for name in row["teachers"].split()),
+                    number(row["passed"]),
+                )
+                for row in contested.head(_SHOWN_PAIRS).to_dict("records")
+            ],
+            text=(0, 1, 2, 3, 4),
+        ),
+        "reasons": table(
+            "Verdicts and their reasons",
+            ("Teacher", "Category", "Verifier", "Verdict", "Reason", "Attempts", "Share"),
+            reasons,
+            text=(0, 1, 2, 3, 4),
+        ),
+    }
+
+
 # --- corpus ----------------------------------------------------------------------------------------------------------
 
 
@@ -558,6 +688,8 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
         "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
         "training": None,
+        "judged": pictures["verdicts"],
+        "verdicts": build_verdicts(inputs, teachers),
         "flow": pictures["ledger"],
         "ledger": ledger_tables(pd.read_csv(inputs["ledger"])),
         "sweep": pictures["contamination"],
@@ -584,6 +716,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "teachers": "Teachers",
         "traces": "Traces",
         "costs": "Costs",
+        "verdicts": "Verdicts",
         "ledger": "Ledger",
         "contamination": "Contamination",
         "settings": "Settings",

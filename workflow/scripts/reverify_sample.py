@@ -75,7 +75,7 @@ def second_opinions(rows: Sequence[Mapping[str, Any]], settings: Verification) -
 
 
 def main(
-    collected: Sequence[str],
+    collected: Mapping[str, Sequence[str]],
     queries: Sequence[str],
     constraints: Sequence[str],
     output: str,
@@ -84,9 +84,9 @@ def main(
     sample: int,
     jobs: int,
 ) -> None:
-    """Write the sample of all teachers. ``formats`` is each teacher's answer format; ``jobs`` run at once."""
+    """Write the sample of all teachers. ``collected`` holds each teacher's files, ``formats`` is each teacher's answer format; ``jobs`` run at once."""
     verification = Verification.model_validate(settings)
-    samples = {teacher: draw(files, sample) for teacher, files in by_teacher(list(formats), collected).items()}
+    samples = {teacher: draw(files, sample) for teacher, files in collected.items()}
     ids = pd.concat([drawn["query_id"] for drawn in samples.values()]).drop_duplicates()
     asked = _rows(queries, QUERIES, REFERENCES, "query_id", ids)
     if constraints:
@@ -111,7 +111,7 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
-            list(snakemake.input.collected),  # noqa: F821
+            by_teacher(list(snakemake.params.formats), snakemake.input.collected),  # noqa: F821
             list(snakemake.input.queries),  # noqa: F821
             list(snakemake.input.constraints),  # noqa: F821
             snakemake.output.table,  # noqa: F821

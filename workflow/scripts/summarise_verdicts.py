@@ -166,8 +166,7 @@ def unfit_references(checks: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(
-    teachers: Sequence[str],
-    collected: Sequence[str],
+    collected: Mapping[str, Sequence[str]],
     queries: Sequence[str],
     checks: Sequence[str],
     cases: str,
@@ -175,14 +174,11 @@ def main(
     outputs: Mapping[str, str],
     confidence: float,
 ) -> None:
-    """Write ``outputs``: a CSV for each of the names above."""
+    """Write ``outputs``: a CSV for each of the names above. ``collected`` holds each teacher's files."""
     asked = read_frame(queries, QUERIES, ["query_id", "category", "reference"])
     columns = ["attempt_id", "query_id", "verdict", "reason", "verifier", "evidence"]
     attempts = pd.concat(
-        [
-            read_frame(files, COLLECTED, columns).assign(teacher=teacher)
-            for teacher, files in by_teacher(teachers, collected).items()
-        ]
+        [read_frame(files, COLLECTED, columns).assign(teacher=teacher) for teacher, files in collected.items()]
     ).merge(asked[["query_id", "category"]], on="query_id", validate="many_to_one")
     sample = read_frame(again, REVERIFIED)
     pairs = opinions(sample, attempts)
@@ -203,8 +199,7 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
-            snakemake.params.teachers,  # noqa: F821
-            snakemake.input.collected,  # noqa: F821
+            by_teacher(snakemake.params.teachers, snakemake.input.collected),  # noqa: F821
             snakemake.input.queries,  # noqa: F821
             snakemake.input.checks,  # noqa: F821
             snakemake.input.cases,  # noqa: F821

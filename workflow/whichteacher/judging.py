@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from whichteacher.engines.reward import SCORED
 from whichteacher.responses import END_THINK
 from whichteacher.rule import InputError
 from whichteacher.verifiers import constraints
@@ -41,8 +42,7 @@ PROMPTS = {
     "general": "rating-1",
     "instruction_following": "constraints-1",
 }
-#: What a reward model or the rating gives, and the most that each can be (HelpSteer2's scale).
-RATINGS = ("helpfulness", "correctness", "coherence")
+#: The most that a rating can be (HelpSteer2's scale), and a similarity.
 _TOP_RATING = 4
 _TOP_SIMILARITY = 5
 #: Verdicts by rule that no judge is asked about: nothing was compared, or what was compared leaves no doubt. Two different
@@ -120,10 +120,10 @@ def read_judgement(category: str, engine: str, text: str) -> Outcome:
         if engine == "reward":
             heads = json.loads(text)
             evidence = {"heads": heads}
-            values = [heads[name] for name in RATINGS]
+            values = [heads[name] for name in SCORED]
         else:
-            values = [_number(name, _TOP_RATING, said) for name in RATINGS]
-        score = None if None in values else min(max(sum(values) / (_TOP_RATING * len(RATINGS)), 0.0), 1.0)
+            values = [_number(name, _TOP_RATING, said) for name in SCORED]
+        score = None if None in values else min(max(sum(values) / (_TOP_RATING * len(SCORED)), 0.0), 1.0)
     return undecided("judge_unreadable", **evidence) if score is None else Outcome(score, "judged", evidence)
 
 
