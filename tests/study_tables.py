@@ -16,7 +16,10 @@ from whichteacher.schemas import (
     COLLECTED,
     CONTAMINATION,
     CONTAMINATION_SWEEP,
+    LABELLED_CASES,
     QUERIES,
+    REFERENCE_CHECKS,
+    REVERIFIED,
     SCORED_SAMPLES,
     TRACES,
     TRAINING_LOG,
@@ -76,6 +79,7 @@ def write_study(root: Path, queries: int = 160, shards: int = 2, problems: int =
     for shard in range(shards):
         write_table(root / f"corpus/shards/{shard}.parquet", rows[shard::shards], QUERIES)
     _write_corpus(root, queries)
+    _write_audit(root, rows, shards)
 
     for teacher, kept in write_teachers(root, rows, level, shards, rng).items():
         for seed in SEEDS:
@@ -145,6 +149,45 @@ def _write_corpus(root: Path, queries: int) -> None:
     )
 
 
+def _write_audit(root: Path, rows: list[dict], shards: int) -> None:
+    """What checks the verdicts: in it one unfit reference, one false pass of four, and one verdict that load changes."""
+    fit = [
+        {**row, "fit": number > 0, "reason": "same_integer" if number else "part_ignored"}
+        for number, row in enumerate(rows)
+    ]
+    for shard in range(shards):
+        checks = [{name: row[name] for name in REFERENCE_CHECKS.names} for row in fit[shard::shards]]
+        write_table(root / f"verification/references/{shard}.parquet", checks, REFERENCE_CHECKS)
+    cases = [
+        {
+            **{"case_id": f"case{number}", "category": "math", "trap": "made_up", "text": "", "right": right},
+            **{"expected": "pass" if right else "fail", "verdict": verdict, "score": 0.0, "reason": "told", "note": ""},
+        }
+        for number, (right, verdict) in enumerate(
+            [(True, "pass"), (True, "fail"), (True, "unknown"), (False, "pass"), *[(False, "fail")] * 3]
+        )
+    ]
+    write_table(root / "verification/audit/cases.parquet", cases, LABELLED_CASES)
+    sample = []
+    for number, row in enumerate(row for row in rows if row["category"] == "math"):
+        verdicts = {"verdict": "pass", "loaded_verdict": "pass" if number else "unknown", "second_verdict": "fail"}
+        sample.append(
+            {
+                **{name: row[name] for name in ("query_id", "category", "reference")},
+                **{name: 0.0 for name in REVERIFIED.names if name.endswith("score")},
+                **{name: "told" for name in REVERIFIED.names if name.endswith("reason")},
+                **{
+                    "teacher": "steps",
+                    "attempt_id": f"a{number}",
+                    "second": "plain_math_verify",
+                    "text": "</think>It is 7.",
+                },
+                **verdicts,
+            }
+        )
+    write_table(root / "verification/audit/sample.parquet", sample, REVERIFIED)
+
+
 def _write_teacher(
     root: Path, teacher: str, rows: list[dict], level: dict[str, int], shards: int, rng: np.random.Generator
 ) -> list[dict]:
@@ -206,7 +249,7 @@ def _attempt(
         "reason": "equal" if solved else "different",
         "verifier": "math_verify",
         "verifier_version": "0.9.0",
-        "evidence": "{}",
+        "evidence": json.dumps({"answer": "0", "reference": query["reference"]}),
         "accepted": solved,
     }
 

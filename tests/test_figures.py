@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import draw_lengths
 import draw_perplexities
 import draw_scores
 import draw_training_loss
+import draw_verdicts
 import measure_traces
 import numpy as np
 import pandas as pd
@@ -22,18 +24,20 @@ import reconcile_ledger
 import study_tables
 import summarise_costs
 import summarise_teachers
+import summarise_verdicts
 import write_tables
 from matplotlib import image
 
 from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
 from whichteacher.plotting import box_statistics, read_published
-from whichteacher.schemas import CONTAMINATION, CONTAMINATION_SWEEP
+from whichteacher.schemas import COLLECTED, CONTAMINATION, CONTAMINATION_SWEEP, REVERIFIED
 from whichteacher.tables import read_table, write_json, write_table
 
 REPOSITORY = Path(__file__).parents[1]
 PUBLISHED = REPOSITORY / "config" / "published"
 FIGURES = tuple(build_report.FIGURES)
+AUDITS = ("verdicts", "error_rates", "agreement", "disagreements", "references", "contested")
 _BOTH = ("in", "kept")
 
 
@@ -76,6 +80,7 @@ def _draw(study):
         looks,
         0.95,
     )
+    draw_verdicts.main(statistics / "verdicts.csv", _pictures(study, "verdicts"), looks)
     draw_ledger.main(statistics / "ledger.csv", _pictures(study, "ledger"), looks)
     sweep = study / "corpus/contamination_sweep.parquet"
     draw_contamination.main(sweep, _pictures(study, "contamination"), {"containment": 0.6, "similarity": 0.9})
@@ -108,6 +113,15 @@ def study(tmp_path_factory):
     summarise_teachers.main(collected, queries, measures, statistics / "teachers.csv", CATEGORIES)
     prices = {name: {"price_per_million_tokens": None, "price_per_device_hour": 2.0} for name in study_tables.TEACHERS}
     summarise_costs.main(collected, queries, statistics / "costs.csv", CATEGORIES, prices)
+    summarise_verdicts.main(
+        collected,
+        queries,
+        [root / f"verification/references/{shard}.parquet" for shard in (0, 1)],
+        root / "verification/audit/cases.parquet",
+        root / "verification/audit/sample.parquet",
+        {name: statistics / f"{name}.csv" for name in AUDITS},
+        0.95,
+    )
     compared = statistics / "teacher_comparison.csv"
     compare_teachers.main(collected, queries, measures, compared, CATEGORIES, 200, 0.95, 0)
     compare_students.main(
@@ -152,6 +166,7 @@ def _report(study, page, training=True, contamination=None):
     }
     names = ("teachers", "costs", "teacher_comparison", "ledger", "scores", "student_comparison")
     inputs |= {name: study / f"statistics/{name}.csv" for name in names}
+    inputs |= {f"audit_{name}": study / f"statistics/{name}.csv" for name in AUDITS}
     inputs |= {name: study / f"tables/{name}.csv" for name in ("table1", "table2")}
     build_report.main(inputs, page, config)
     return page.read_text(encoding="utf-8")
@@ -367,7 +382,7 @@ def test_an_audit_has_no_students(study):
     page = _report(study, study / "audit.html", training=False)
     assert "trains no students" in page
     assert 'id="finding"' not in page and "planted rows" not in page
-    assert 'id="teachers"' in page and page.count("<figure") == 6
+    assert 'id="teachers"' in page and page.count("<figure") == 7
 
 
 def test_flagged_pairs_stand_side_by_side_the_doubtful_first(study, tmp_path):
@@ -402,7 +417,7 @@ def test_flagged_pairs_stand_side_by_side_the_doubtful_first(study, tmp_path):
 def test_no_contamination_is_said(study, tmp_path):
     write_table(tmp_path / "contamination.parquet", [], CONTAMINATION)
     page = _report(study, study / "clean.html", contamination=tmp_path / "contamination.parquet")
-    assert "No query was found equal or close" in page and 'class="pair"' not in page
+    assert "No query was found equal or close" in page and 'aria-label="Problem"' not in page
 
 
 def test_text_of_models_cannot_break_the_page(study, tmp_path):
@@ -420,3 +435,42 @@ def test_text_of_models_cannot_break_the_page(study, tmp_path):
 
 def test_files_are_shared_out_by_teacher():
     assert by_teacher(["a", "b"], ["a0", "a1", "b0", "b1"]) == {"a": ["a0", "a1"], "b": ["b0", "b1"]}
+
+
+# --- the verdicts ----------------------------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_is_known_of_the_verdicts(study, tmp_path):
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", _report(study, tmp_path / "page.html")))
+    assert "1 of 4: 25.0 % [4.6, 69.9]" in page, "wrong answers that passed, after Wilson"
+    assert "1 of 3: 33.3 % [6.1, 79.2]" in page, "right answers that failed"
+    assert "60 attempts were verified once more under load: 1 verdicts changed" in page
+    assert "160 references were given to their verifiers as answers: 1 are unfit" in page
+    contested = pd.read_csv(study / "statistics/contested.csv")
+    assert len(contested) and f"On {len(contested)} queries at least two teachers give the same answer" in page
+    assert set(contested["answer"]) == {0} and contested["teachers"].str.contains(" ").all()
+
+
+def test_shares_of_verdicts_add_up(study):
+    rows = pd.read_csv(study / "figures/verdicts.csv")
+    assert rows.groupby(["teacher", "category"])["share"].sum().round(9).eq(1).all()
+    assert (
+        draw_verdicts.draw(rows.head(0), study_tables.TEACHERS).axes[0].texts[0].get_text()
+        == "No attempt has been verified"
+    )
+    per_teacher = pd.read_csv(study / "statistics/verdicts.csv").groupby("teacher")["attempts"].sum()
+    collected = read_table(study / "verification/steps/0/attempts.parquet", COLLECTED).num_rows
+    assert (
+        per_teacher["steps"]
+        == collected + read_table(study / "verification/steps/1/attempts.parquet", COLLECTED).num_rows
+    )
+
+
+def test_judges_and_rules_are_compared_by_what_the_rules_had_said():
+    evidence = json.dumps({"before": {"verdict": "fail", "reason": "other_value"}})
+    judged = {"teacher": "t", "category": "math", "attempt_id": "a", "verifier": "judge_x", "verdict": "pass"}
+    attempts = pd.DataFrame([{**judged, "reason": "judged", "evidence": evidence}])
+    pairs = summarise_verdicts.opinions(pd.DataFrame(columns=REVERIFIED.names), attempts)
+    (row,) = summarise_verdicts.agreement(pairs).to_dict("records")
+    assert row["pair"] == "judge_x" and row["second_only"] == row["changed"] == 1
+    assert build_report.pair_name("judge_x") == "the rules, and the judge x"
