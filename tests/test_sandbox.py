@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from whichteacher import sandbox as module
+from whichteacher.confine import filter_program
 from whichteacher.rule import InputError
 from whichteacher.sandbox import Job, Sandbox, open_sandbox, self_test
 
@@ -32,13 +34,53 @@ def statuses(sandbox, program, call_type, cases, **options):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_isolation_holds(backend):
+    if backend == "landlock" and os.geteuid() == 0 and sys.base_prefix.startswith("/root/"):
+        pytest.skip("nobody may not read this interpreter")
     assert self_test(Sandbox(backend, 1, 256)) == []
 
 
-def test_without_isolation_the_self_test_finds_the_holes():
+#: Per hole: what is taken out of the harness for it, and what the self-test must say then.
+HOLES = {
+    "no isolation": (
+        (),
+        [
+            "writing outside its scratch folder",
+            "reading files of the runner",
+            "reading the memory of the runner",
+            "reading the environment of the runner",
+            "signalling the runner",
+            "filling the disk",
+            "ending the harness",
+        ],
+    ),
+    "all system calls": ((("    deny_system_calls()", "    pass"),), ["network", "outliving its test"]),
+    "no limits": (
+        (("resource.setrlimit(kind, (soft, hard))", "pass"),),
+        ["forking without limit", "memory without limit", "time without limit, signals ignored"],
+    ),
+    "all output": (
+        (("len(read[out_read]) > output_bytes", "False"), ("len(output) > output_bytes", "False")),
+        ["output without limit"],
+    ),
+    "every end is a good one": (
+        (("ended_well = ", "ended_well = True or "),),
+        [f"passing by {how}" for how in module._EARLY_ENDS],
+    ),
+    "memory for all to read": ((("    hide_memory()", "    pass"),), ["reading the memory of the harness"]),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_the_self_test_finds_every_hole(hole, monkeypatch):
+    changes, named = HOLES[hole]
+    for change in changes:
+        assert module._HARNESS.count(change[0]) == 1
+        monkeypatch.setattr(module, "_HARNESS", module._HARNESS.replace(*change))
+    monkeypatch.setattr(module, "_WALL_FACTOR", 0)
+    monkeypatch.setattr(module, "_WALL_SECONDS", 4)
     broken = self_test(Sandbox("none", 1, 256))
-    assert "network" in broken
-    assert "reading files of the runner" in broken
+    # What limits end comes with the limit that was met instead.
+    assert [name for name in named if not any(found.split(" (")[0] == name for found in broken)] == []
 
 
 def test_refusal_names_the_remedy(monkeypatch):
@@ -53,7 +95,7 @@ def test_refusal_names_the_remedy(monkeypatch):
 def test_isolation_holds_for_an_ordinary_user(backend, tmp_path_factory):
     folder = tmp_path_factory.mktemp("user") / "whichteacher"
     folder.mkdir()
-    for name in ("__init__", "harness", "sandbox", "rule"):
+    for name in ("__init__", "confine", "harness", "sandbox", "rule"):
         shutil.copy(Path(module.__file__).with_name(f"{name}.py"), folder)
     for path in (folder, *folder.parents):
         if path.stat().st_uid == 0 and path != Path("/") and not path.stat().st_mode & 0o5:
@@ -106,10 +148,10 @@ def test_no_test_runs_after_one_that_ran_out_of_time(safe):
     ]
 
 
-def test_waiting_is_cut_by_the_wall_limit(monkeypatch):
+def test_waiting_is_cut_by_the_wall_limit(safe, monkeypatch):
     monkeypatch.setattr(module, "_WALL_FACTOR", 0)
     monkeypatch.setattr(module, "_WALL_SECONDS", 1)
-    assert statuses(open_sandbox(1, 256), "import time\ntime.sleep(60)", "std", [""]) == ["wall_limit"]
+    assert statuses(safe, "import time\ntime.sleep(60)", "std", [""]) == ["wall_limit"]
 
 
 @pytest.mark.parametrize(
@@ -148,3 +190,29 @@ def test_the_runner_shows_no_environment(safe, monkeypatch):
     (result,) = safe.run(Job("import os\nprint(sorted(os.environ))", "std", [""]))
     assert "WHICHTEACHER_PROBE" not in result.output
     assert sys.executable not in result.output
+
+
+def test_what_a_test_leaves_behind_is_gone(safe):
+    program = "import os\nprint(sorted(os.listdir()))\nopen('left', 'w').close()\nos.makedirs('deep/er')"
+    assert [result.output for result in safe.run(Job(program, "std", ["", ""]))] == ["[]\n", "[]\n"]
+
+
+def test_a_program_that_cannot_be_started_has_not_run(monkeypatch):
+    monkeypatch.setattr(module, "_HARNESS", module._HARNESS.replace("os.execv(f", 'os.execv("/nowhere" + f'))
+    sandbox = Sandbox("none", 1, 256)
+    if sandbox.compiler:
+        program = "int main() { return 0; }"
+        assert statuses(sandbox, program, "std", [""], language="cpp") == ["error"]
+
+
+def test_system_calls_are_listed_for_both_machines():
+    for machine in ("x86_64", "aarch64"):
+        program = filter_program(machine)
+        assert len(program) % 8 == 0
+        steps = list(struct.iter_unpack("HBBI", program))
+        assert steps[-1] == (0x06, 0, 0, 0x7FFF0000), "what is not named is allowed"
+        # Every jump stays inside.
+        jumps = [(place, yes, no) for place, (code, yes, no, _) in enumerate(steps) if code in (0x15, 0x35, 0x45)]
+        assert all(place + 1 + max(yes, no) < len(steps) for place, yes, no in jumps)
+    with pytest.raises(OSError, match="no list of system calls for abacus"):
+        filter_program("abacus")

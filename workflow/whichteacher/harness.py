@@ -1,7 +1,8 @@
 """What runs inside the sandbox: one program against its tests, each test in a process of its own.
 
-Started by :mod:`whichteacher.sandbox` as ``python -I -S -c <this file>`` with the standard library alone. Reads one JSON job
-from standard input, writes one JSON report to standard output. A test counts as run only where its process returned the
+Started by :mod:`whichteacher.sandbox` as ``python -I -S -c <text>`` with the standard library alone. Reads one JSON job from
+standard input, writes one JSON report to standard output. A test's process gives up the system calls it does not need
+(:mod:`whichteacher.confine`) before it runs the program. A test counts as run only where its process returned the
 nonce that the harness drew for that test after starting it; an exit status proves nothing. Expected outputs never enter the
 sandbox: the runner compares. A program written to cheat an assert in its own process can; one that merely exits cannot.
 """
@@ -14,15 +15,20 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import sys
 import time
 from types import ModuleType
 
+from whichteacher.confine import deny_system_calls, hide_memory, restrict_files
+
 _MIB = 1 << 20
 #: Address space of a C++ compiler, which is ours and needs more than a program.
 _COMPILER_BYTES = 2048 * _MIB
 _COMPILER_SECONDS = 30
+#: More orphans than a program may start.
+_REAPED = 10_000
 
 
 def _limit(job: dict, cpu_seconds: int, memory: int) -> None:
@@ -36,6 +42,14 @@ def _limit(job: dict, cpu_seconds: int, memory: int) -> None:
         (resource.RLIMIT_CORE, 0, 0),
     ):
         resource.setrlimit(kind, (soft, hard))
+
+
+def _confine(job: dict, *writable: str) -> None:
+    """Give up what a program does not need: last of all before it runs, because there is no way back."""
+    # Where no mounts say what can be seen, Landlock does.
+    if job["landlock"]:
+        restrict_files([*job["readable"], job["scratch"]], [*writable, os.devnull])
+    deny_system_calls()
 
 
 def _run_python(job: dict, case: str) -> None:
@@ -61,11 +75,12 @@ def _child(job: dict, case: str, stdin: int, stdout: int, nonce: int, status: in
         keep = sorted((nonce, status))
         for low, high in ((3, keep[0]), (keep[0] + 1, keep[1]), (keep[1] + 1, 256)):
             os.closerange(low, high)
+        _confine(job)
         if job["language"] == "cpp":
             _limit(job, job["cpu_seconds"], job["memory_bytes"])
             os.set_inheritable(nonce, False)
             os.set_inheritable(status, False)
-            os.execv("/tmp/program", ["program"])
+            os.execv(f"{job['scratch']}/program", ["program"])
         sys.stdin, sys.stdout = (
             os.fdopen(0, encoding="utf-8", closefd=False),
             os.fdopen(1, "w", encoding="utf-8", closefd=False),
@@ -89,7 +104,17 @@ def _child(job: dict, case: str, stdin: int, stdout: int, nonce: int, status: in
     finally:
         with contextlib.suppress(OSError):
             write(status, say)
-        os._exit(0)
+        os._exit(say.startswith(b"!"))
+
+
+def _kill_all(group: int) -> None:
+    """End whatever a test has left running: nothing can leave its process group, see :mod:`whichteacher.confine`."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    # Where this is the first process of a namespace, orphans are its children.
+    with contextlib.suppress(ChildProcessError):
+        for _ in range(_REAPED):
+            os.waitpid(-1, 0)
 
 
 def _finished(pid: int) -> tuple[int, float] | None:
@@ -139,8 +164,7 @@ def run_test(job: dict, case: str, output_bytes: int) -> dict:
             os.kill(pid, signal.SIGKILL)
             _, status, usage = os.wait4(pid, 0)
             end = status, usage.ru_utime + usage.ru_stime
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    _kill_all(pid)
     for descriptor in read:
         os.set_blocking(descriptor, False)
         with contextlib.suppress(BlockingIOError):
@@ -171,8 +195,9 @@ def run_test(job: dict, case: str, output_bytes: int) -> dict:
 
 
 def compile_cpp(job: dict) -> str:
-    """Compile the program to /tmp/program; the name of what went wrong, or nothing."""
-    source = "/tmp/program.cpp"
+    """Compile the program in the scratch folder; the name of what went wrong, or nothing."""
+    scratch = job["scratch"]
+    source = f"{scratch}/program.cpp"
     with open(source, "w", encoding="utf-8") as file:
         file.write(job["program"])
     pid = os.fork()
@@ -181,19 +206,37 @@ def compile_cpp(job: dict) -> str:
             null = os.open(os.devnull, os.O_RDWR)
             for target in (0, 1, 2):
                 os.dup2(null, target)
+            os.setpgid(0, 0)
+            _confine(job, scratch)
             _limit(job, _COMPILER_SECONDS, _COMPILER_BYTES)
-            os.execv(job["compiler"], ["g++", "-std=c++17", "-O2", "-o", "/tmp/program", source])
+            os.environ["TMPDIR"] = scratch
+            os.execv(job["compiler"], ["g++", "-std=c++17", "-O2", "-o", f"{scratch}/program", source])
         finally:
             os._exit(127)
     _, status = os.waitpid(pid, 0)
+    _kill_all(pid)
     return "" if status == 0 else "CompileError"
+
+
+def _clear(scratch: str) -> None:
+    """Remove what a test left behind: the next one must not find it."""
+    for entry in os.scandir(scratch):
+        if entry.name not in ("program", "program.cpp"):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108 pathlib takes a few milliseconds, in every sandbox
 
 
 def main() -> None:
     """Run the job on standard input; stop after the first test that ran out of time."""
-    # The scratch folder, where the sandbox gives one.
-    os.chdir(os.environ.get("HOME", "."))
+    # The first process of a namespace is safe from signals of the others that it has no handler for.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    hide_memory()
     job = json.loads(sys.stdin.buffer.read())
+    os.chdir(job["scratch"])
     report = []
     fault = compile_cpp(job) if job["language"] == "cpp" else ""
     for case, output_bytes in zip(job["cases"], job["output_bytes"], strict=True):
@@ -201,6 +244,7 @@ def main() -> None:
             report.append({"status": "error", "error": fault, "output": ""})
             continue
         report.append(run_test(job, case, output_bytes))
+        _clear(job["scratch"])
         if report[-1]["status"] in ("cpu_limit", "wall_limit"):
             break
     sys.stdout.write(json.dumps(report))

@@ -2,9 +2,11 @@
 
 Isolation is a tool's job: bubblewrap where it is installed, otherwise ``unshare`` and ``mount`` of util-linux. Both give a
 program no network, its own process and mount namespaces, a read-only view of the system and the interpreter and nothing
-else, an empty environment, a small scratch folder in memory, and an unprivileged user. :mod:`whichteacher.harness` runs inside
-and sets limits on CPU time, address space, file size, open files and processes; the runner outside kills what exceeds a wall
-time. :func:`open_sandbox` attacks the sandbox before trusting it.
+else, an empty environment, a small scratch folder in memory, and an unprivileged user. Where a machine forbids namespaces, the
+kernel's Landlock takes their place: programs can read the same and write nothing at all. :mod:`whichteacher.harness` runs inside, sets
+limits on CPU time, address space, file size, open files and processes, and takes the system calls that no program needs
+(:mod:`whichteacher.confine`); the runner outside kills what exceeds a wall time. :func:`open_sandbox` attacks the sandbox before
+trusting it.
 
 Standard library only. Programs see the standard library of this interpreter, no installed packages. Processes are limited in number
 and each in memory, not all together: on a shared machine put the job in a cgroup as well (Slurm and containers do).
@@ -12,6 +14,7 @@ and each in memory, not all together: on a shared machine put the job in a cgrou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -21,19 +24,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from whichteacher import harness
+from whichteacher import confine, harness
 from whichteacher.rule import InputError
 
-Backend = Literal["bwrap", "unshare", "none"]
+Backend = Literal["bwrap", "unshare", "landlock", "none"]
 
 #: What each kind of isolation needs, in the order of preference.
 _TOOLS: dict[Backend, tuple[str, ...]] = {
     "bwrap": ("bwrap", "setpriv"),
     "unshare": ("unshare", "setpriv", "mount", "chroot"),
+    "landlock": ("setpriv",),
 }
 
 #: The traditional user without rights ("nobody"), present in every passwd file and never owning files.
@@ -49,7 +54,20 @@ _PROCESSES = 16
 #: Where the new root is put together, in a mount namespace of its own: a folder every system has and no program needs.
 _STAGE = "/sys"
 _DEVICES = ("null", "urandom")
-_HARNESS = Path(harness.__file__).read_text(encoding="utf-8")
+
+
+def _program() -> str:
+    """The harness as text that needs no file: nothing of the project can be read inside."""
+    texts = {module.__name__: Path(module.__file__).read_text(encoding="utf-8") for module in (confine, harness)}
+    return (
+        "import sys, types\n"
+        f"module = sys.modules['whichteacher.confine'] = types.ModuleType('whichteacher.confine')\n"
+        f"exec(compile({texts['whichteacher.confine']!r}, '<confine>', 'exec'), module.__dict__)\n"
+        f"exec(compile({texts['whichteacher.harness']!r}, '<harness>', 'exec'))\n"
+    )
+
+
+_HARNESS = _program()
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,18 @@ def _visible_folders(interpreter: str) -> list[str]:
     return folders if prefix == "/usr" or prefix.startswith("/usr/") else [*folders, prefix]
 
 
+def _running_tasks() -> int:
+    """Processes and threads of this user: without a namespace of its own, the limit counts these too."""
+    if os.geteuid() == 0:
+        return 0
+    tasks = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == os.geteuid():
+                tasks += len(list((folder / "task").iterdir()))
+    return tasks
+
+
 class Sandbox:
     """A way to run programs under limits.
 
@@ -100,6 +130,7 @@ class Sandbox:
         # The real interpreter: a virtual environment's own folder stays invisible.
         self.interpreter = os.path.realpath(interpreter or getattr(sys, "_base_executable", None) or sys.executable)
         self.compiler = shutil.which("g++", path="/usr/bin")
+        self.readable = _visible_folders(self.interpreter)
         self._command = self._build()
 
     def _build(self) -> list[str]:
@@ -110,7 +141,9 @@ class Sandbox:
         # RLIMIT_NPROC does not bind root, so root becomes nobody; a user keeps the one identity a namespace maps.
         identity = [f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"] if root else []
         setpriv = ["/usr/bin/setpriv", *identity, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
-        folders = _visible_folders(self.interpreter)
+        folders = self.readable
+        if self.backend == "landlock":
+            return ["/usr/bin/setpriv", "--pdeathsig", "KILL", *setpriv, *python]
         if self.backend == "bwrap":
             return [*self._bubblewrap(folders, root), *(setpriv if root else []), *python]
         namespaces = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
@@ -123,7 +156,8 @@ class Sandbox:
 
     @staticmethod
     def _bubblewrap(folders: Sequence[str], root: bool) -> list[str]:
-        command = ["bwrap", "--die-with-parent", "--new-session", "--clearenv"]
+        # The harness comes first in its namespace: no signal from inside can end it.
+        command = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--as-pid-1"]
         if root:
             command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
             command += ["--cap-drop", "ALL"]
@@ -185,7 +219,25 @@ class Sandbox:
             "file_bytes": _SCRATCH_MIB << 20,
             "processes": self.processes,
             "compiler": self.compiler,
+            "scratch": "/tmp",
+            "landlock": self.backend == "landlock",
+            "readable": [
+                *(folder for folder in self.readable if Path(folder).is_dir()),
+                *map("/dev/{}".format, _DEVICES),
+            ],
         }
+        if self.backend in _TOOLS and self.backend != "landlock":
+            return self._report(payload, wall)
+        with tempfile.TemporaryDirectory(prefix="whichteacher-") as scratch:
+            payload["scratch"] = scratch
+            if self.backend == "landlock":
+                payload["processes"] += _running_tasks()
+                if os.geteuid() == 0:
+                    os.chown(scratch, _NOBODY, _NOBODY)
+            return self._report(payload, wall)
+
+    def _report(self, payload: dict[str, Any], wall: int) -> list[Result]:
+        """Hand ``payload`` to a harness and read its report."""
         with subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -196,7 +248,8 @@ class Sandbox:
         ) as process:
             try:
                 out, error = process.communicate(
-                    json.dumps(payload).encode("utf-8", "replace"), timeout=_START_SECONDS + wall * len(job.cases)
+                    json.dumps(payload).encode("utf-8", "replace"),
+                    timeout=_START_SECONDS + wall * len(payload["cases"]),
                 )
             except subprocess.TimeoutExpired:
                 raise TimeoutError(f"sandbox {self.backend}: killed after its wall time") from None
@@ -213,43 +266,79 @@ class Sandbox:
 
 # --- the self-test ---------------------------------------------------------------------------------------------------
 
-# Each attack prints what it achieved. All of them run as scripts inside the sandbox.
+# What a program may try, by what it would achieve. This one tries several things and prints those that it could do.
 _LOOK_AROUND = r"""
-import os, socket, sys
-secret, parent = sys.stdin.read().split()
-found = []
-def attempt(name, action):
-    try:
-        if action():
-            found.append(name)
-    except Exception:
-        pass
+import ctypes, os, socket, sys
+secret, runner = sys.stdin.read().split()
+libc, found = ctypes.CDLL(None), []
+def attempt(name, *actions):
+    for action in actions:
+        try:
+            if action():
+                found.append(name)
+                break
+        except Exception:
+            pass
 def reaches_network():
     with socket.create_server(("127.0.0.1", 0)):
         pass
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
     return True
-def writes_outside():
-    done = False
-    for folder in ("/", "/usr", "/etc", "/dev", os.path.dirname(secret), sys.base_prefix):
-        path = os.path.join(folder, "whichteacher-probe")
-        try:
-            with open(path, "w"):
-                done = True
-            os.unlink(path)
-        except OSError:
-            pass
-    return done
+def writes(path):
+    with open(path, "w"):
+        pass
+    os.unlink(path)
+    return True
+def follows_link(target, mode):
+    link = "link-to-" + os.path.basename(target)
+    os.symlink(target, link)
+    with open(link, mode) as file:
+        return mode == "r+" or file.read()
+def leaves_root():
+    os.makedirs("deeper", exist_ok=True)
+    os.chroot("deeper")
+    os.chdir("../" * 64)
+    os.chroot(".")
+    return open(secret).read()
+def reads_memory(pid):
+    with open("/proc/%s/mem" % pid, "rb"):
+        return True
+def reads_vector(pid):
+    with open("/proc/%s/maps" % pid) as maps:
+        start = int(maps.readline().split("-")[0], 16)
+    buffer = ctypes.create_string_buffer(8)
+    local = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
+    return libc.process_vm_readv(int(pid), local, 1, (ctypes.c_size_t * 2)(start, 8), 1, 0) == 8
 def sees_environment():
-    allowed = {"HOME", "PATH", "PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE", "container"}
-    return bool(set(os.environ) - allowed) or os.path.exists("/proc/" + parent + "/environ")
+    return bool(set(os.environ) - {"HOME", "PATH", "PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE", "container"})
+folders = ("/", "/usr", "/etc", "/dev", "/proc", os.path.dirname(secret), sys.base_prefix)
 attempt("network", reaches_network)
-attempt("writing outside its scratch folder", writes_outside)
-attempt("reading files of the runner", lambda: open(secret).read())
-attempt("reading the environment of the runner", sees_environment)
-attempt("signalling the runner", lambda: os.kill(int(parent), 0) is None)
-attempt("privileges", lambda: os.setgroups([]) is None)
+attempt(
+    "writing outside its scratch folder",
+    *(lambda folder=folder: writes(os.path.join(folder, "whichteacher-probe")) for folder in folders),
+    lambda: follows_link(secret, "r+"),
+    lambda: follows_link(sys.executable, "r+"),
+)
+attempt(
+    "reading files of the runner",
+    lambda: open(secret).read(),
+    lambda: open("../" * 64 + secret).read(),
+    lambda: open("/proc/%s/root%s" % (runner, secret)).read(),
+    lambda: open("/proc/1/root" + secret).read(),
+    lambda: follows_link(secret, "r"),
+    leaves_root,
+)
+attempt("reading the memory of the runner", lambda: reads_memory(runner), lambda: reads_vector(runner))
+attempt("reading the memory of the harness", lambda: reads_memory(os.getppid()), lambda: reads_vector(os.getppid()))
+attempt("reading the environment of the runner", sees_environment, lambda: open("/proc/%s/environ" % runner).read())
+attempt("signalling the runner", lambda: os.kill(int(runner), 0) is None)
+attempt(
+    "privileges",
+    lambda: os.setgroups([]) is None,
+    lambda: libc.unshare(0x10000000) == 0,
+    lambda: libc.mount(b"none", b".", b"tmpfs", 0, None) == 0,
+)
 print(";".join(found))
 """
 _FORKS = 300
@@ -266,9 +355,71 @@ for _ in range({_FORKS}):
         break
 print(count)
 """
+_FILL_DISK = f"""
+import os
+written = 0
+try:
+    for number in range({2 * _SCRATCH_MIB // 8}):
+        with open("fill-%d" % number, "wb") as file:
+            written += file.write(bytes(8 << 20))
+except OSError:
+    pass
+print(written >> 20)
+"""
+# Started by the first test, looked for by the second.
+_OUTLIVE = """
+import os, time
+if input() == "start":
+    started = os.fork()
+    if started == 0:
+        try:
+            os.setsid()
+        except OSError:
+            pass
+        if os.fork():
+            os._exit(0)
+        for handle in (0, 1, 2):
+            os.close(handle)
+        time.sleep(20)
+        os._exit(0)
+    os.waitpid(started, 0)
+else:
+    seen = 0
+    for pid in range(2, 300):
+        try:
+            os.kill(pid, 0)
+            seen += pid != os.getpid()
+        except OSError:
+            pass
+    print(seen)
+"""
+_KILL_HARNESS = """
+import os
+def f(x):
+    for number in (9, 19, 15, 2):
+        try:
+            os.kill(os.getppid(), number)
+        except OSError:
+            pass
+    return x
+"""
+#: So many attacks run side by side: most of them wait.
+_ATTACKS_AT_ONCE = 4
 _MEMORY = "data = bytearray(3 << 30)\nprint('allocated')"
-_LEAVE = "import os\nos._exit(0)\ndef f(x):\n    return x"
 _FLOOD = "while True:\n    print('x' * 4096)"
+_IGNORE_SIGNALS = """
+import signal
+for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+while True:
+    pass
+"""
+_EARLY_ENDS = {
+    "os._exit(0)": "import os\nos._exit(0)\ndef f(x):\n    return x",
+    "sys.exit(0)": "import sys\nsys.exit(0)\ndef f(x):\n    return x",
+    "an exit in the function": "import os\ndef f(x):\n    os._exit(0)",
+    "its own end by signal": "import os\ndef f(x):\n    os.kill(os.getpid(), 9)",
+}
 
 
 def self_test(sandbox: Sandbox) -> list[str]:
@@ -285,18 +436,61 @@ def self_test(sandbox: Sandbox) -> list[str]:
     if looked.status != "ran":
         raise OSError(f"a harmless program does not run ({looked.status} {looked.error})")
     broken = [name for name in looked.output.strip().split(";") if name]
-    (forked,) = sandbox.run(Job(_FORK_BOMB, "std", [""]))
-    if forked.status != "ran" or int(forked.output) >= _FORKS:
-        broken.append("forking without limit")
-    for fault, program, call_type, case, allowed in (
-        ("memory without limit", _MEMORY, "std", "", "memory_limit"),
-        ("passing by leaving early", _LEAVE, "assert", "assert f(1) == 2", "exited"),
-        ("output without limit", _FLOOD, "std", "", "output_limit"),
-    ):
-        (result,) = sandbox.run(Job(program, call_type, [case]))
-        if result.status != allowed:
-            broken.append(f"{fault} ({result.status})")
+
+    def counts(fault: str, program: str, most: int) -> str | None:
+        (result,) = sandbox.run(Job(program, "std", [""]))
+        return None if result.status == "ran" and int(result.output) <= most else fault
+
+    def stopped(fault: str, program: str, allowed: str) -> str | None:
+        (result,) = sandbox.run(Job(program, "std", [""]))
+        return None if result.status == allowed else f"{fault} ({result.status})"
+
+    def passes(how: str, program: str) -> str | None:
+        (result,) = sandbox.run(Job(program, "assert", ["assert f(1) == 2"]))
+        return f"passing by {how}" if result.status == "ran" else None
+
+    # Alone: while it lasts, nobody else may have a process left.
+    broken += filter(None, [counts("forking without limit", _FORK_BOMB, _FORKS - 1)])
+    with ThreadPoolExecutor(_ATTACKS_AT_ONCE) as pool:
+        attacks = [
+            pool.submit(stopped, "time without limit, signals ignored", _IGNORE_SIGNALS, "cpu_limit"),
+            pool.submit(stopped, "output without limit", _FLOOD, "output_limit"),
+            pool.submit(stopped, "memory without limit", _MEMORY, "memory_limit"),
+            pool.submit(counts, "filling the disk", _FILL_DISK, _SCRATCH_MIB),
+            *(pool.submit(passes, how, program) for how, program in _EARLY_ENDS.items()),
+            pool.submit(lambda: None if _harness_survives(sandbox) else "ending the harness"),
+            pool.submit(lambda: "outliving its test" if _outlives(sandbox) else None),
+        ]
+        broken += filter(None, [attack.result() for attack in attacks])
     return broken
+
+
+def _harness_survives(sandbox: Sandbox) -> bool:
+    try:
+        results = sandbox.run(Job(_KILL_HARNESS, "assert", ["assert f(1) == 1", "assert f(2) == 2"]))
+    except OSError:
+        return False
+    return [result.status for result in results] == ["ran", "ran"]
+
+
+def _outlives(sandbox: Sandbox) -> bool:
+    """Whether a process that a test left behind is there in the next one, or after the sandbox."""
+    mark = f"{sandbox.interpreter}\0"
+
+    def left() -> set[str]:
+        """Processes of the interpreter that were orphaned: only seen where the sandbox has no namespace of its own."""
+        found = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError):
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                if parent == "1" and (folder / "cmdline").read_text().startswith(mark):
+                    found.add(folder.name)
+        return found
+
+    before = left()
+    results = sandbox.run(Job(_OUTLIVE, "std", ["start", "look"]))
+    inside = sandbox.backend in ("bwrap", "unshare") and results[-1].output.strip() != "0"
+    return len(results) < 2 or inside or bool(left() - before)
 
 
 def open_sandbox(cpu_seconds: int, memory_mb: int, accept_risk: bool = False, jobs: int = 1) -> Sandbox:
@@ -314,7 +508,8 @@ def open_sandbox(cpu_seconds: int, memory_mb: int, accept_risk: bool = False, jo
             continue
         sandbox = Sandbox(backend, cpu_seconds, memory_mb, jobs)
         try:
-            broken = self_test(sandbox)
+            # With a second of CPU time, lest those who burn it take long.
+            broken = self_test(Sandbox(backend, 1, memory_mb, max(jobs, _ATTACKS_AT_ONCE)))
         except OSError as error:
             faults.append(str(error))
             continue
