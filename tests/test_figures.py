@@ -80,7 +80,7 @@ def _draw(study):
         looks,
         0.95,
     )
-    draw_verdicts.main(statistics / "verdicts.csv", _pictures(study, "verdicts"), looks)
+    draw_verdicts.main(statistics / "verdicts.csv", _pictures(study, "verdicts"), looks, CATEGORIES)
     draw_ledger.main(statistics / "ledger.csv", _pictures(study, "ledger"), looks)
     sweep = study / "corpus/contamination_sweep.parquet"
     draw_contamination.main(sweep, _pictures(study, "contamination"), {"containment": 0.6, "similarity": 0.9})

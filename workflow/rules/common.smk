@@ -12,7 +12,7 @@ os.environ.update(PYTHONPATH=str(WORKFLOW))
 # Where the post-deploy scripts of the conda environments find their locks.
 os.environ.update(WHICHTEACHER_ENVS=str(WORKFLOW.parent / "envs"))
 
-from whichteacher.config import RUNNING, PRESENTED, ConfigError, check_config, unpinned_revisions
+from whichteacher.config import CATEGORIES, RUNNING, PRESENTED, ConfigError, check_config, unpinned_revisions
 from whichteacher.miniature.teachers import check_digests
 from whichteacher.places import locate
 

@@ -169,6 +169,7 @@ rule draw_verdicts:
         runtime=15,
     params:
         teachers=lambda wildcards: LOOKS,
+        categories=CATEGORIES,
     script:
         "../scripts/draw_verdicts.py"
 

@@ -4,7 +4,7 @@ Reads the counts of summarise_verdicts; writes the figure as SVG and PNG and its
 share of the teacher's attempts in the category).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from whichteacher.config import CATEGORIES
 from whichteacher.plotting import MUTED, RULE, new_figure, save, say_empty
 
 #: Narrower parts of a bar stand without their number.
@@ -20,11 +19,11 @@ _LABELLED = 0.07
 _BAR = 0.74
 
 
-def shares(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Attempts and their share by teacher, category and verdict; rows in the order of the categories."""
+def shares(verdicts: pd.DataFrame, categories: Sequence[str]) -> pd.DataFrame:
+    """Attempts and their share by teacher, category and verdict; rows in the order of ``categories``."""
     counts = verdicts.groupby(["teacher", "category", "verdict"], sort=False)["attempts"].sum().reset_index()
     counts["share"] = counts["attempts"] / counts.groupby(["teacher", "category"])["attempts"].transform("sum")
-    order = counts["category"].map({name: place for place, name in enumerate(CATEGORIES)})
+    order = counts["category"].map({name: place for place, name in enumerate(categories)})
     return counts.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
@@ -84,9 +83,11 @@ def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figur
     return figure
 
 
-def main(verdicts: str, outputs: Mapping[str, str], teachers: Mapping[str, Mapping[str, str]]) -> None:
+def main(
+    verdicts: str, outputs: Mapping[str, str], teachers: Mapping[str, Mapping[str, str]], categories: Sequence[str]
+) -> None:
     """Draw the figure and write ``outputs`` (svg, png, csv)."""
-    rows = shares(pd.read_csv(verdicts))
+    rows = shares(pd.read_csv(verdicts), categories)
     save(draw(rows, teachers), rows, "verdicts", **outputs)
 
 

@@ -19,7 +19,7 @@ from whichteacher.schemas import COLLECTED, CONSTRAINTS, QUERIES, REVERIFIED
 from whichteacher.tables import read_batches, read_frame, write_table
 from whichteacher.verifiers.dispatch import REFERENCES, rows_to_verify, structure, verify_many, with_constraints
 from whichteacher.verifiers.outcome import Outcome
-from whichteacher.verifiers.pool import RuleProcess
+from whichteacher.verifiers.pool import Task, run_rules
 from whichteacher.verifiers.second import NAMES
 
 _COLUMNS = ["attempt_id", "query_id", "text", "finish_reason", "verdict", "score", "reason", "verifier"]
@@ -52,25 +52,30 @@ def second_opinions(rows: Sequence[Mapping[str, Any]], settings: Verification) -
     code = [row for row in rows if row["category"] == "code"]
     all_tests = settings.model_copy(update={"max_tests": sys.maxsize})
     by_tests = {v["attempt_id"]: v for v in verify_many(code, all_tests, 1, "reverify_sample, all tests")}
-    process = RuleProcess(settings.deadline_seconds)
-    told = []
-    for row in rows:
-        name = NAMES[row["category"]]
-        if name == "all_tests":
-            outcome = by_tests[row["attempt_id"]]
-            told.append({"second": name, **{f"second_{key}": outcome[key] for key in ("verdict", "score", "reason")}})
-            continue
+    opinions: dict[int, Outcome] = {}
+    tasks: dict[int, Task] = {}
+    for place, row in enumerate(rows):
+        name, name_of = NAMES[row["category"]], f"query {row['query_id']}"
         found = structure(row["text"], row["finish_reason"], row["answer_format"])
-        if not isinstance(found, Outcome):
-            if name == "whole_response":
-                found = process.run("constraints", row["text"], row["constraints"])
-            else:
-                found = process.run(name, found, row["reference"])
-        score = found.score or 0.0
+        if isinstance(found, Outcome):
+            opinions[place] = found
+        elif name == "whole_response":
+            tasks[place] = Task("constraints", (row["text"], row["constraints"]), name_of)
+        elif name != "all_tests":
+            tasks[place] = Task(name, (found, row["reference"]), name_of)
+    opinions |= dict(zip(tasks, run_rules(list(tasks.values()), settings.deadline_seconds), strict=True))
+    told = []
+    for place, row in enumerate(rows):
+        second = {"second": NAMES[row["category"]]}
+        if row["category"] == "code":
+            verdict = by_tests[row["attempt_id"]]
+            told.append(second | {f"second_{key}": verdict[key] for key in ("verdict", "score", "reason")})
+            continue
+        outcome = opinions[place]
+        score = outcome.score or 0.0
         decided = "pass" if score >= settings.threshold_of(row["category"]) else "fail"
-        verdict = "unknown" if found.score is None else decided
-        told.append({"second": name, "second_verdict": verdict, "second_score": score, "second_reason": found.reason})
-    process.close()
+        verdict = "unknown" if outcome.score is None else decided
+        told.append(second | {"second_verdict": verdict, "second_score": score, "second_reason": outcome.reason})
     return told
 
 

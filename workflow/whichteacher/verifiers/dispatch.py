@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from whichteacher.config import Verification
 from whichteacher.responses import split_response
-from whichteacher.rule import InputError, Progress
+from whichteacher.rule import Progress
 from whichteacher.sandbox import Job, Result, open_sandbox
 from whichteacher.verifiers import code, constraints, math, science
 from whichteacher.verifiers.outcome import Outcome, wrong
-from whichteacher.verifiers.pool import RuleProcess
+from whichteacher.verifiers.pool import Task, run_rules
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,39 +102,36 @@ def verify_many(
     if needs_code:
         run = open_sandbox(limits.cpu_seconds, limits.memory_mb, limits.accept_risk, jobs).run
 
-    processes: SimpleQueue[RuleProcess] = SimpleQueue()
-    for _ in range(jobs):
-        processes.put(RuleProcess(settings.deadline_seconds))
+    def check_code(index: int, answer: str) -> Outcome:
+        return code.check(answer, rows[index].get("tests"), settings.max_tests, settings.threshold_of("code"), run)
 
-    def check(index: int, answer: str) -> Outcome:
-        row = rows[index]
-        if row["category"] == "code":
-            return code.check(answer, row.get("tests"), settings.max_tests, settings.threshold_of("code"), run)
-        name, _, columns = _RULES[row["category"]]
-        process = processes.get()
-        try:
-            return process.run(name, answer, *(row.get(column) for column in columns))
-        except InputError as error:
-            raise InputError(f"query {row['query_id']}: {error}") from None
-        finally:
-            processes.put(process)
-
-    with Progress(step, len(rows)) as progress, ThreadPoolExecutor(jobs) as pool:
+    by_rule = [(index, answer) for index, answer in tasks if rows[index]["category"] != "code"]
+    by_tests = [(index, answer) for index, answer in tasks if rows[index]["category"] == "code"]
+    with Progress(step, len(rows)) as progress:
         progress.advance(len(outcomes))
-        futures = {pool.submit(check, index, answer): index for index, answer in tasks}
-        try:
-            for future in as_completed(futures):
-                outcomes[futures[future]] = future.result()
-                progress.advance()
-            # Once more alone: a program that was only slowed by its neighbours gets a fair trial.
-            for index, answer in tasks:
-                if rows[index]["category"] == "code" and outcomes[index].reason == "timeout":
-                    outcomes[index] = check(index, answer)
-        finally:
-            pool.shutdown(cancel_futures=True)
-            while not processes.empty():
-                processes.get().close()
+        compared = run_rules(
+            [_task(rows[index], answer) for index, answer in by_rule], settings.deadline_seconds, jobs, progress.advance
+        )
+        outcomes |= {index: outcome for (index, _), outcome in zip(by_rule, compared, strict=True)}
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = {pool.submit(check_code, index, answer): index for index, answer in by_tests}
+            try:
+                for future in as_completed(futures):
+                    outcomes[futures[future]] = future.result()
+                    progress.advance()
+            finally:
+                pool.shutdown(cancel_futures=True)
+        # Once more alone: a program that was only slowed by its neighbours gets a fair trial.
+        for index, answer in by_tests:
+            if outcomes[index].reason == "timeout":
+                outcomes[index] = check_code(index, answer)
     return [_verdict(row, outcomes[index], settings.threshold_of(row["category"])) for index, row in enumerate(rows)]
+
+
+def _task(row: Mapping[str, Any], answer: str) -> Task:
+    """The comparison of ``answer`` with what its category compares with."""
+    name, _, columns = _RULES[row["category"]]
+    return Task(name, (answer, *(row.get(column) for column in columns)), f"query {row['query_id']}")
 
 
 def _no_sandbox(_: Job) -> list[Result]:
