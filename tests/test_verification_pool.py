@@ -80,6 +80,15 @@ def test_a_process_that_dies_is_replaced_within_its_batch(monkeypatch):
         process.close()
 
 
+def test_verifiers_that_cannot_start_end_the_run(monkeypatch, tmp_path):
+    """Rather than leaving every answer undecided."""
+    (tmp_path / "broken").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    (tmp_path / "broken").chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "broken"))
+    with pytest.raises(InputError, match="cannot run here"):
+        run_rules([RIGHT], 5)
+
+
 def test_a_process_that_sleeps_is_given_up(monkeypatch):
     monkeypatch.setattr(pool, "_ASLEEP_SECONDS", 0.1)
     process = RuleProcess(5)

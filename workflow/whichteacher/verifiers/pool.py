@@ -127,11 +127,16 @@ class RuleProcess:
         return line
 
     def _obituary(self) -> Outcome:
-        """Why the process ended. The next task starts another."""
+        """Why the process ended. The next task starts another.
+
+        Raises :class:`InputError` where it ended by an error of its own: no task can end it so, and the next would fare no better.
+        """
         process = self._started()
         self.close()
         if process.returncode == -signal.SIGPROF:
             return undecided("timeout")
+        if process.returncode >= 0:
+            raise InputError("the verifiers cannot run here: set the environment up anew; the log says what they lack")
         return undecided("verifier_died", status=process.returncode)
 
     def close(self) -> None:
