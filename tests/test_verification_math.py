@@ -87,6 +87,10 @@ def test_last_closed_box(text, contents):
         (r"12\text{ cm}^2", r"12\text{ cm}^3", "expression", False),
         ("2ab", "2", "expression", False),
         ("2m", "3n", "expression", False),
+        (r"3 \text{ million}", "3", "number", None),
+        (r"3 \text{ million}", "3000000", "number", None),
+        (r"3 \text{ million}", r"3 \text{ million}", "number", True),
+        (r"\sqrt{3} \text{ squared}", r"\sqrt{3}", "expression", None),
         # What looks like a unit to math-verify is a variable.
         ("3t", "3", "expression", False),
         ("3t", "3h", "expression", False),

@@ -28,6 +28,8 @@ def verdict(outcome):
         ("3.1416", r"\boxed{3.2}", "number", False),
         ("3.0e8", r"\boxed{3 \times 10^{8}}", "number", True),
         ("10 cm", r"\boxed{10 m}", "number", None),
+        ("3 million", r"\boxed{3}", "number", None),
+        ("3 million", r"\boxed{3 million}", "number", True),
         ("300 K", r"\boxed{27 ^\circ C}", "number", None),
         ("0.2", r"\boxed{20\%}", "number", True),
         ("5", r"\boxed{t = 5 \text{ s}}", "number", True),

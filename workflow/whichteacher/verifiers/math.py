@@ -64,6 +64,10 @@ _UNIT_BEHIND = re.compile(
     r"(?:\s*\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s*\{\s*(?![eid]\s*\})([A-Za-zΩÅ°µ /.]+)\}"
     rf"|\s([a-zA-Z]{{3,}})|(?<=[\d}}\s])({_SHORT_UNIT}))(\s*\^\s*\{{?-?\d+\}}?)?$"
 )
+#: Words behind a number that are no unit but change it.
+MULTIPLIER = re.compile(
+    r"(?:hundred|thousand|million|billion|trillion|dozen|score|squared|cubed|factorial|half|halves|third|quarter|fifth|tenth)"
+)
 _POWER = re.compile(r"\^\{?-?\d+\}?")
 _WORDS = re.compile(r"[A-Za-z]{2}[A-Za-z ]{2,}")
 _ARTICLE = re.compile(r"^(?:an?|the) +(?=\S)")
@@ -437,6 +441,8 @@ def _by_unit(given: str, wanted: str, compared: dict[str, Any]) -> Outcome | Non
         return None
     if len(unit + wanted_unit) == 1 and (unit + wanted_unit).isascii():
         return None  # it may be a variable
+    if unit != wanted_unit and (MULTIPLIER.match(unit) or MULTIPLIER.match(wanted_unit)):
+        return undecided("other_unit", **compared)
     if not unit or not wanted_unit or unit == wanted_unit:
         return _by_literal(numbers[0], numbers[1], compared)
     return _other_unit(unit, wanted_unit, compared)
@@ -463,7 +469,7 @@ def _by_value(answer: str, reference: str, kind: str) -> Outcome:
     if kind != "set":
         formulas = [_result(ungrouped(formula)) for formula in formulas]
     (wanted, wanted_unit), (given, unit) = map(_without_unit, formulas)
-    if unit and wanted_unit and unit != wanted_unit:
+    if unit != wanted_unit and ((unit and wanted_unit) or MULTIPLIER.match(unit + wanted_unit)):
         return _other_unit(unit, wanted_unit, compared)
     formulas = [wanted, given]
     if any(formula.startswith("(") for formula in formulas):

@@ -71,7 +71,8 @@ def _compare_quantities(answer: str, reference: str, compared: dict[str, Any]) -
     wanted, found = read_quantity(reference), read_quantity(answer)
     if wanted is None or found is None:
         return None
-    if wanted[1] and found[1] and wanted[1] != found[1]:
+    changed = math.MULTIPLIER.match(wanted[1]) or math.MULTIPLIER.match(found[1])
+    if wanted[1] != found[1] and ((wanted[1] and found[1]) or changed):
         return undecided("no_judge", **compared)
     distance = abs(found[0] - wanted[0])
     compared = {**compared, "distance": str(distance)}
