@@ -102,6 +102,11 @@ def test_last_closed_box(text, contents):
         (r"1 + \mathrm{e}", "1", "expression", False),
         (r"35\%", "0.35", "number", True),
         ("0.35", "35", "number", False),
+        # Subscripts.
+        ("E_{1}, E_{2}", "E_1, E_2", "expression", True),
+        ("E_{1}, E_{2}", "E_1, E_3", "expression", False),
+        (r"5M_{\odot}", r"5 \cdot M_{\odot}", "expression", True),
+        (r"5M_{\odot}", r"6 \cdot M_{\odot}", "expression", False),
         # Powers of ten.
         ("1e-5", "0.00001", "number", True),
         ("3e8", r"3 \times 10^{8}", "number", True),

@@ -39,6 +39,7 @@ _SIZED = re.compile(r"\\(?:left|right)(?![a-zA-Z])")
 _SPACING = re.compile(r"(?<!\\)\\[,;:!> ]|\\q?quad\b|~|[\u00a0\u2009\u202f]")
 _SIGNS = str.maketrans({"−": "-", "–": "-", "∞": r"\infty ", "π": r"\pi ", "×": r"\times ", "·": r"\cdot "})
 _COMMAND_BELOW = re.compile(r"_\s*\{\s*\\([a-zA-Z]+)\s*\}")
+_SUBSCRIBED_E = re.compile(r"(?<![a-zA-Z\\])E(?=\s*_)")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _INTEGER = re.compile(r"[+-]?\d+")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?")
@@ -122,8 +123,8 @@ def tidy(text: str) -> str:
     """Light normalisation of a formula: dollar signs, spacing commands, unicode signs and final full stops go."""
     text = _SPACING.sub(" ", text.translate(_SIGNS)).replace(r"\$", "").replace("$", "")
     text = _FRACTION.sub(r"\\frac", _SIZED.sub("", text)).replace(r"\varnothing", r"\emptyset")
-    # math-verify reads no command in a subscript: M_{\odot}, x_{\max}.
-    text = _COMMAND_BELOW.sub(r"_{\1}", text)
+    # math-verify reads neither a command in a subscript (M_{\odot}, x_{\max}) nor one below E, which it takes for Euler's number.
+    text = _SUBSCRIBED_E.sub(r"\\Xi", _COMMAND_BELOW.sub(r"_{\1}", text))
     return " ".join(text.split()).rstrip(".\\ ")
 
 
