@@ -20,6 +20,7 @@ BACKENDS = [
     )
     for name, tools in module._TOOLS.items()
 ]
+HARNESS = "whichteacher.harness"
 ADD = "def f(x):\n    return x + 1\n"
 
 
@@ -53,7 +54,7 @@ HOLES = {
             "ending the harness",
         ],
     ),
-    "all system calls": ((("    deny_system_calls()", "    pass"),), ["network", "outliving its test"]),
+    "all system calls": ((("    deny_system_calls(job", "    len(job"),), ["network", "outliving its test"]),
     "no limits": (
         (("resource.setrlimit(kind, (soft, hard))", "pass"),),
         ["forking without limit", "memory without limit", "time without limit, signals ignored"],
@@ -74,8 +75,8 @@ HOLES = {
 def test_the_self_test_finds_every_hole(hole, monkeypatch):
     changes, named = HOLES[hole]
     for change in changes:
-        assert module._HARNESS.count(change[0]) == 1
-        monkeypatch.setattr(module, "_HARNESS", module._HARNESS.replace(*change))
+        assert module._TEXTS[HARNESS].count(change[0]) == 1
+        monkeypatch.setitem(module._TEXTS, HARNESS, module._TEXTS[HARNESS].replace(*change))
     monkeypatch.setattr(module, "_WALL_FACTOR", 0)
     monkeypatch.setattr(module, "_WALL_SECONDS", 4)
     broken = self_test(Sandbox("none", 1, 256))
@@ -198,7 +199,8 @@ def test_what_a_test_leaves_behind_is_gone(safe):
 
 
 def test_a_program_that_cannot_be_started_has_not_run(monkeypatch):
-    monkeypatch.setattr(module, "_HARNESS", module._HARNESS.replace("os.execv(f", 'os.execv("/nowhere" + f'))
+    text = module._TEXTS[HARNESS].replace("os.execv(f", 'os.execv("/nowhere" + f')
+    monkeypatch.setitem(module._TEXTS, HARNESS, text)
     sandbox = Sandbox("none", 1, 256)
     if sandbox.compiler:
         program = "int main() { return 0; }"

@@ -4,14 +4,10 @@ Used inside the sandbox by :mod:`whichteacher.harness`, with the standard librar
 small system makes for us; the numbers are those of the kernel's headers, for x86_64 and for aarch64.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
-import platform
 import stat
 import struct
-from collections.abc import Sequence
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _PR_SET_DUMPABLE = 38, 22, 4
 _SECCOMP_MODE_FILTER = 2
@@ -98,8 +94,8 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _SCOPED_SINCE = 6
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+#: Looked up once: every test's process is a copy of the harness.
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _checked(result: int, what: str) -> int:
@@ -111,7 +107,7 @@ def _checked(result: int, what: str) -> int:
 
 def hide_memory() -> None:
     """No process of the same user may read or change this one's memory."""
-    _checked(_libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+    _checked(_LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
 
 
 def filter_program(machine: str) -> bytes:
@@ -143,22 +139,20 @@ def filter_program(machine: str) -> bytes:
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 
-def deny_system_calls() -> None:
-    """Take the calls of the table from this process and all it starts."""
-    program = filter_program(platform.machine())
+def deny_system_calls(program: bytes) -> None:
+    """Take the calls of the table from this process and all it starts; ``program`` is that of :func:`filter_program`."""
     held = ctypes.create_string_buffer(program, len(program))
     array = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(held))
-    libc = _libc()
-    _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
-    _checked(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, array, 0, 0), "seccomp")
+    _checked(_LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+    _checked(_LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, array, 0, 0), "seccomp")
 
 
 def landlock_version() -> int:
     """The version of Landlock that this kernel has, 0 where it has none."""
-    return max(0, _libc().syscall(_LANDLOCK_CREATE, None, 0, 1))
+    return max(0, _LIBC.syscall(_LANDLOCK_CREATE, None, 0, 1))
 
 
-def restrict_files(readable: Sequence[str], writable: Sequence[str] = ()) -> None:
+def restrict_files(readable: list[str], writable: list[str]) -> None:
     """From here on this process and all it starts can read and execute what lies in ``readable``, also write in
     ``writable``, open no other file, and signal nothing outside.
 
@@ -168,16 +162,15 @@ def restrict_files(readable: Sequence[str], writable: Sequence[str] = ()) -> Non
     if version < _SCOPED_SINCE:
         raise OSError(_ENOSYS, f"Landlock {_SCOPED_SINCE} is needed, this kernel has {version}")
     every = (1 << max(bits for since, bits in _RIGHTS.items() if since <= version)) - 1
-    libc = _libc()
     rules = struct.pack("QQQ", every, 3, 3)
-    ruleset = _checked(libc.syscall(_LANDLOCK_CREATE, rules, len(rules), 0), "Landlock")
+    ruleset = _checked(_LIBC.syscall(_LANDLOCK_CREATE, rules, len(rules), 0), "Landlock")
     for paths, rights in ((readable, _EXECUTE | _READ_FILE | _READ_DIR), (writable, every)):
         for path in paths:
             handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
             of_file = 0 if stat.S_ISDIR(os.fstat(handle).st_mode) else ~(_EXECUTE | _WRITE_FILE | _READ_FILE)
             rule = struct.pack("=Qi", rights & ~of_file, handle)
-            _checked(libc.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0), f"Landlock, {path}")
+            _checked(_LIBC.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0), f"Landlock, {path}")
             os.close(handle)
-    _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
-    _checked(libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "Landlock")
+    _checked(_LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+    _checked(_LIBC.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "Landlock")
     os.close(ruleset)

@@ -1,27 +1,23 @@
 """What runs inside the sandbox: one program against its tests, each test in a process of its own.
 
-Started by :mod:`whichteacher.sandbox` as ``python -I -S -c <text>`` with the standard library alone. Reads one JSON job from
-standard input, writes one JSON report to standard output. A test's process gives up the system calls it does not need
+Started by :mod:`whichteacher.sandbox` as ``python -I -S -c <text>`` with the standard library alone, and of that only with what the
+interpreter holds already: importing json, contextlib, shutil and signal takes as long as starting it. Reads one job (marshal)
+from standard input, writes one report (a Python literal) to standard output. A test's process gives up the system calls it does not need
 (:mod:`whichteacher.confine`) before it runs the program. A test counts as run only where its process returned the
 nonce that the harness drew for that test after starting it; an exit status proves nothing. Expected outputs never enter the
 sandbox: the runner compares. A program written to cheat an assert in its own process can; one that merely exits cannot.
 """
 
-from __future__ import annotations
-
+import _signal as signal
 import atexit
-import contextlib
-import json
+import marshal
 import os
 import resource
 import select
-import shutil
-import signal
 import sys
 import time
-from types import ModuleType
 
-from whichteacher.confine import deny_system_calls, hide_memory, restrict_files
+from whichteacher.confine import deny_system_calls, filter_program, hide_memory, restrict_files
 
 _MIB = 1 << 20
 #: Address space of a C++ compiler, which is ours and needs more than a program.
@@ -29,6 +25,25 @@ _COMPILER_BYTES = 2048 * _MIB
 _COMPILER_SECONDS = 30
 #: More orphans than a program may start.
 _REAPED = 10_000
+
+
+class _Ignoring:
+    """What contextlib.suppress does."""
+
+    def __init__(self, *errors: type[BaseException]) -> None:
+        self.errors = errors
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, self.errors)
+
+
+def _signal_name(number: int) -> str:
+    """``SIGKILL`` for 9."""
+    names = (name for name in dir(signal) if name.startswith("SIG") and not name.startswith("SIG_"))
+    return next((name for name in names if getattr(signal, name) == number), str(number))
 
 
 def _limit(job: dict, cpu_seconds: int, memory: int) -> None:
@@ -49,13 +64,13 @@ def _confine(job: dict, *writable: str) -> None:
     # Where no mounts say what can be seen, Landlock does.
     if job["landlock"]:
         restrict_files([*job["readable"], job["scratch"]], [*writable, os.devnull])
-    deny_system_calls()
+    deny_system_calls(job["filter"])
 
 
 def _run_python(job: dict, case: str) -> None:
     """Run the program, then the assert statements of ``case`` (none for a script)."""
     script = job["call_type"] == "std"
-    module = ModuleType("__main__" if script else "program")
+    module = type(sys)("__main__" if script else "program")
     sys.modules[module.__name__] = module
     exec(compile(job["program"], "<program>", "exec", dont_inherit=True), module.__dict__)
     if not script:
@@ -96,23 +111,23 @@ def _child(job: dict, case: str, stdin: int, stdout: int, nonce: int, status: in
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
-        with contextlib.suppress(ValueError, AttributeError):
+        with _Ignoring(ValueError, AttributeError):
             sys.stdout.flush()
         say = read(nonce, 64)
     except BaseException as error:
         say = b"!" + type(error).__name__.encode()[:60]
     finally:
-        with contextlib.suppress(OSError):
+        with _Ignoring(OSError):
             write(status, say)
         os._exit(say.startswith(b"!"))
 
 
 def _kill_all(group: int) -> None:
     """End whatever a test has left running: nothing can leave its process group, see :mod:`whichteacher.confine`."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with _Ignoring(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
     # Where this is the first process of a namespace, orphans are its children.
-    with contextlib.suppress(ChildProcessError):
+    with _Ignoring(ChildProcessError):
         for _ in range(_REAPED):
             os.waitpid(-1, 0)
 
@@ -138,7 +153,7 @@ def run_test(job: dict, case: str, output_bytes: int) -> dict:
     for descriptor in (memory, out_write, nonce_read, said_write):
         os.close(descriptor)
     nonce = os.urandom(16).hex().encode()
-    with contextlib.suppress(BrokenPipeError):
+    with _Ignoring(BrokenPipeError):
         os.write(nonce_write, nonce)
     os.close(nonce_write)
 
@@ -167,7 +182,7 @@ def run_test(job: dict, case: str, output_bytes: int) -> dict:
     _kill_all(pid)
     for descriptor in read:
         os.set_blocking(descriptor, False)
-        with contextlib.suppress(BlockingIOError):
+        with _Ignoring(BlockingIOError):
             while len(read[descriptor]) <= output_bytes and (data := os.read(descriptor, 1 << 16)):
                 read[descriptor] += data
         os.close(descriptor)
@@ -189,7 +204,7 @@ def run_test(job: dict, case: str, output_bytes: int) -> dict:
             verdict = "error"
         else:
             verdict = "exited"
-            error = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
+            error = _signal_name(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else ""
     shown = output.decode("utf-8", "replace") if verdict == "ran" and job["call_type"] == "std" else ""
     return {"status": verdict, "error": error, "output": shown}
 
@@ -198,7 +213,7 @@ def compile_cpp(job: dict) -> str:
     """Compile the program in the scratch folder; the name of what went wrong, or nothing."""
     scratch = job["scratch"]
     source = f"{scratch}/program.cpp"
-    with open(source, "w", encoding="utf-8") as file:
+    with open(source, "w", encoding="utf-8", errors="replace") as file:
         file.write(job["program"])
     pid = os.fork()
     if pid == 0:
@@ -218,15 +233,15 @@ def compile_cpp(job: dict) -> str:
     return "" if status == 0 else "CompileError"
 
 
-def _clear(scratch: str) -> None:
+def _clear(folder: str, *kept: str) -> None:
     """Remove what a test left behind: the next one must not find it."""
-    for entry in os.scandir(scratch):
-        if entry.name not in ("program", "program.cpp"):
+    for entry in os.scandir(folder):
+        with _Ignoring(OSError):
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    os.unlink(entry.path)  # noqa: PTH108 pathlib takes a few milliseconds, in every sandbox
+                _clear(entry.path)
+                os.rmdir(entry.path)  # noqa: PTH106 pathlib takes as long as json
+            elif entry.name not in kept:
+                os.unlink(entry.path)  # noqa: PTH108
 
 
 def main() -> None:
@@ -235,7 +250,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     hide_memory()
-    job = json.loads(sys.stdin.buffer.read())
+    job = marshal.load(sys.stdin.buffer)
+    job["filter"] = filter_program(os.uname().machine)
     os.chdir(job["scratch"])
     report = []
     fault = compile_cpp(job) if job["language"] == "cpp" else ""
@@ -244,10 +260,10 @@ def main() -> None:
             report.append({"status": "error", "error": fault, "output": ""})
             continue
         report.append(run_test(job, case, output_bytes))
-        _clear(job["scratch"])
+        _clear(job["scratch"], "program", "program.cpp")
         if report[-1]["status"] in ("cpu_limit", "wall_limit"):
             break
-    sys.stdout.write(json.dumps(report))
+    sys.stdout.write(ascii(report))
 
 
 if __name__ == "__main__":

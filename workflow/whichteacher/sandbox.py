@@ -14,8 +14,9 @@ and each in memory, not all together: on a shared machine put the job in a cgrou
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import json
+import marshal
 import os
 import shlex
 import shutil
@@ -56,18 +57,17 @@ _STAGE = "/sys"
 _DEVICES = ("null", "urandom")
 
 
-def _program() -> str:
-    """The harness as text that needs no file: nothing of the project can be read inside."""
-    texts = {module.__name__: Path(module.__file__).read_text(encoding="utf-8") for module in (confine, harness)}
-    return (
-        "import sys, types\n"
-        f"module = sys.modules['whichteacher.confine'] = types.ModuleType('whichteacher.confine')\n"
-        f"exec(compile({texts['whichteacher.confine']!r}, '<confine>', 'exec'), module.__dict__)\n"
-        f"exec(compile({texts['whichteacher.harness']!r}, '<harness>', 'exec'))\n"
-    )
-
-
-_HARNESS = _program()
+#: What runs inside, as text: nothing of the project can be read there.
+_TEXTS = {module.__name__: Path(module.__file__).read_text(encoding="utf-8") for module in (confine, harness)}
+#: Takes the compiled texts from standard input; the last one is the harness.
+_BOOT = """
+import marshal, sys
+*modules, main = marshal.load(sys.stdin.buffer)
+for name, code in modules:
+    module = sys.modules[name] = type(sys)(name)
+    exec(code, module.__dict__)
+exec(main[1])
+"""
 
 
 @dataclass(frozen=True)
@@ -118,23 +118,22 @@ def _running_tasks() -> int:
 class Sandbox:
     """A way to run programs under limits.
 
-    ``cpu_seconds`` per test and ``memory_mb`` per process limit a program; ``jobs`` is how many sandboxes run at once;
-    ``interpreter`` runs the programs.
+    ``cpu_seconds`` per test and ``memory_mb`` per process limit a program; ``jobs`` is how many sandboxes run at once.
     """
 
-    def __init__(
-        self, backend: Backend, cpu_seconds: int, memory_mb: int, jobs: int = 1, interpreter: str | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, cpu_seconds: int, memory_mb: int, jobs: int = 1) -> None:
         self.backend, self.cpu_seconds, self.memory_mb = backend, cpu_seconds, memory_mb
         self.processes = _PROCESSES + 2 * jobs
         # The real interpreter: a virtual environment's own folder stays invisible.
-        self.interpreter = os.path.realpath(interpreter or getattr(sys, "_base_executable", None) or sys.executable)
+        self.interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
         self.compiler = shutil.which("g++", path="/usr/bin")
         self.readable = _visible_folders(self.interpreter)
+        # Compiled here, by the same interpreter: inside, that would take as long as starting it.
+        self._code = marshal.dumps([(name, compile(text, name, "exec")) for name, text in _TEXTS.items()])
         self._command = self._build()
 
     def _build(self) -> list[str]:
-        python = [self.interpreter, "-I", "-S", "-c", _HARNESS]
+        python = [self.interpreter, "-I", "-S", "-c", _BOOT]
         if self.backend == "none":
             return python
         root = os.geteuid() == 0
@@ -248,7 +247,7 @@ class Sandbox:
         ) as process:
             try:
                 out, error = process.communicate(
-                    json.dumps(payload).encode("utf-8", "replace"),
+                    self._code + marshal.dumps(payload),
                     timeout=_START_SECONDS + wall * len(payload["cases"]),
                 )
             except subprocess.TimeoutExpired:
@@ -257,8 +256,8 @@ class Sandbox:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
         try:
-            return [Result(**entry) for entry in json.loads(out)]
-        except ValueError:
+            return [Result(**entry) for entry in ast.literal_eval(out.decode("ascii"))]
+        except (ValueError, SyntaxError):
             lines = error.decode("utf-8", "replace").strip().splitlines()
             detail = lines[-1] if lines else f"no report (status {process.returncode})"
             raise OSError(f"sandbox {self.backend}: {detail}") from None
