@@ -54,7 +54,7 @@ NOTATIONS = {
     r"\d[eE][+-]?\d": "powers of ten: 3e8 is no product with e",
     r"\d[x×]\s*10": "a number read in part: 1.2x10⁻³ is not 1.2",
     r"\d(?:eV|Å)": "units",
-    r"_\{\\[a-z]": "a command in a subscript",
+    r"_\{\\[a-z]|E_": "subscripts that math-verify does not read",
     r"\d,\d{3}": "groups of three digits",
 }
 
