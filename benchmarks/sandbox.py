@@ -6,17 +6,16 @@ Every way runs the same small programs on the same tests (standard input and out
 
 - bare: ``python program.py`` per test, without any isolation;
 - bwrap: bubblewrap per test around ``python -I -S``, with the sandbox's mounts and, through prlimit, its limits;
-- the sandbox's backends, each of which starts once per program and forks per test.
+- the sandbox's backends, each of which starts once per worker and forks per program and test.
 
-Prints tests per second by wall and by CPU time, and the ratios to the first two. The ways take turns in each repeat, so that load
-from elsewhere meets all of them; the ratios are of the medians.
+Prints tests per second of wall time, and the ratios to the first two (of the medians). The ways take turns in each repeat, so that
+load from elsewhere meets all of them. The first repeat of the sandbox holds its start.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -31,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from whichteacher import sandbox as module  # noqa: E402
-from whichteacher.sandbox import Job, Sandbox, self_test  # noqa: E402
+from whichteacher.attacks import self_test  # noqa: E402
+from whichteacher.sandbox import Job, Sandbox  # noqa: E402
 
 #: Every third program gives a wrong answer to every odd input.
 RIGHT = "import sys\nn = int(sys.stdin.readline())\nprint(sum(i * i for i in range(n)))\n"
@@ -62,7 +62,7 @@ def run_bare(interpreter: str, folder: Path, program: str, tests: list[tuple[str
 def run_bubblewrap(sandbox: Sandbox, program: str, tests: list[tuple[str, str]]) -> Verdicts:
     """Bubblewrap per test, with the sandbox's mounts and limits."""
     root = os.geteuid() == 0
-    mounts = Sandbox._bubblewrap(sandbox.readable, root)
+    mounts = Sandbox._bubblewrap(module._visible_folders(sandbox.interpreter), root)
     limits = [f"--cpu={CPU_SECONDS}", f"--as={MEMORY_MB << 20}", f"--fsize={64 << 20}", "--nofile=64", "--core=0"]
     identity = ["--reuid=65534", "--regid=65534", "--clear-groups"] if root else []
     inside = ["/usr/bin/setpriv", *identity, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
@@ -80,13 +80,11 @@ def run_sandbox(sandbox: Sandbox, program: str, tests: list[tuple[str, str]]) ->
     return [result.output == wanted for result, (_, wanted) in zip(results, tests, strict=True)]
 
 
-def measure(way: Callable[[str], Verdicts], texts: list[str], workers: int) -> tuple[list[Verdicts], float, float]:
-    """Verdicts, wall and CPU seconds of ``way`` on ``texts``."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    with ThreadPoolExecutor(workers) as pool:
-        verdicts = list(pool.map(way, texts))
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return verdicts, wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def measure(way: Callable[[str], Verdicts], texts: list[str], pool: ThreadPoolExecutor) -> tuple[list[Verdicts], float]:
+    """Verdicts and wall seconds of ``way`` on ``texts``."""
+    start = time.perf_counter()
+    verdicts = list(pool.map(way, texts))
+    return verdicts, time.perf_counter() - start
 
 
 def main() -> None:
@@ -109,7 +107,7 @@ def main() -> None:
         sys.exit("no sandbox passes its self-test here: see docs/sandbox.md")
     any_sandbox = next(iter(backends.values()))
     texts = programs(options.programs)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.workers) as pool:
         for tests in options.tests:
             asked = cases(tests)
             ways: dict[str, Callable[[str], Verdicts]] = {
@@ -121,28 +119,25 @@ def main() -> None:
                 ways[f"sandbox {backend}"] = lambda text, asked=asked, sandbox=sandbox: run_sandbox(
                     sandbox, text, asked
                 )
-            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+            taken: dict[str, list[float]] = {name: [] for name in ways}
             expected = None
             for _ in range(options.repeats):
                 for name, way in ways.items():
-                    verdicts, wall, cpu = measure(way, texts, options.workers)
+                    verdicts, wall = measure(way, texts, pool)
                     expected = expected or verdicts
                     if verdicts != expected:
                         sys.exit(f"{name} gives other verdicts")
-                    taken[name].append((wall, cpu))
+                    taken[name].append(wall)
             count = tests * len(texts)
-            medians = {
-                name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in taken.items()
-            }
+            medians = {name: statistics.median(walls) for name, walls in taken.items()}
             print(f"\n{len(texts)} programs, {tests} tests each, {options.workers} workers, {options.repeats} repeats")
-            print("| way | tests/s | tests per CPU s | to bare, wall (CPU) | to bwrap per test, wall (CPU) |")
-            print("| --- | ---: | ---: | ---: | ---: |")
-            for name, (wall, cpu) in medians.items():
-                ratios = []
-                for base in ("bare", "bwrap per test"):
-                    given = medians.get(base)
-                    ratios.append(f"{given[0] / wall:.2f} ({given[1] / cpu:.2f})" if given else "-")
-                print(f"| {name} | {count / wall:.0f} | {count / cpu:.0f} | {ratios[0]} | {ratios[1]} |")
+            print("| way | tests/s | to bare | to bwrap per test |")
+            print("| --- | ---: | ---: | ---: |")
+            for name, wall in medians.items():
+                ratios = [
+                    f"{medians[base] / wall:.2f}" if base in medians else "-" for base in ("bare", "bwrap per test")
+                ]
+                print(f"| {name} | {count / wall:.0f} | {ratios[0]} | {ratios[1]} |")
 
 
 if __name__ == "__main__":

@@ -1,49 +1,49 @@
-"""What runs inside the sandbox: one program against its tests, each test in a process of its own.
+"""What runs inside the sandbox: programs against their tests, each test in a process of its own.
 
-Started by :mod:`whichteacher.sandbox` as ``python -I -S -c <text>`` with the standard library alone, and of that only with what the
-interpreter holds already: importing json, contextlib, shutil and signal takes as long as starting it. Reads one job (marshal)
-from standard input, writes one report (a Python literal) to standard output. A test's process gives up the system calls it does not need
-(:mod:`whichteacher.confine`) before it runs the program. A test counts as run only where its process returned the
-nonce that the harness drew for that test after starting it; an exit status proves nothing. Expected outputs never enter the
-sandbox: the runner compares. A program written to cheat an assert in its own process can; one that merely exits cannot.
+Started by :mod:`whichteacher.sandbox` as ``python -I -S -c <text>`` with the standard library alone. The first process only waits: it
+reads the length of a job, starts a process that reads the job, runs it and reports, and then kills and removes whatever is left.
+So it never holds a program, an input or an output, and the next program starts from the same state as the first.
+
+A test's process gives up the system calls and files it does not need (:mod:`whichteacher.confine`) before it runs the program. A test
+counts as run only where its process returned the nonce that was drawn for it after its start; an exit status proves nothing.
+Expected outputs never enter the sandbox: the runner compares. A program written to cheat an assert in its own process can; one
+that merely exits cannot.
 """
 
-import _signal as signal
+from __future__ import annotations
+
 import atexit
-import marshal
+import contextlib
+import gc
+import json
 import os
 import resource
 import select
+import shutil
+import signal
 import sys
 import time
+from pathlib import Path
+from types import ModuleType
 
-from whichteacher.confine import deny_system_calls, filter_program, hide_memory, restrict_files
+from whichteacher.confine import deny_system_calls, hide_memory, restrict_files
 
 _MIB = 1 << 20
 #: Address space of a C++ compiler, which is ours and needs more than a program.
 _COMPILER_BYTES = 2048 * _MIB
 _COMPILER_SECONDS = 30
-#: More orphans than a program may start.
-_REAPED = 10_000
-
-
-class _Ignoring:
-    """What contextlib.suppress does."""
-
-    def __init__(self, *errors: type[BaseException]) -> None:
-        self.errors = errors
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        return kind is not None and issubclass(kind, self.errors)
-
-
-def _signal_name(number: int) -> str:
-    """``SIGKILL`` for 9."""
-    names = (name for name in dir(signal) if name.startswith("SIG") and not name.startswith("SIG_"))
-    return next((name for name in names if getattr(signal, name) == number), str(number))
+#: Bytes of the length before a job and before a report.
+LENGTH_BYTES = 8
+#: What the first process says after a report: the sandbox is as new, or has to be thrown away.
+READY, SPENT = b"+", b"-"
+#: Whether nobody else's processes can be seen: kept from the first process, which alone has this number then.
+_OWN_NAMESPACE = os.getpid() == 1
+#: Signals that the first process and its children ignore, but a program does not.
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: What a test's process says before its program runs.
+_CONFINED = b"+"
+#: Standard error of a C++ program that is kept, where it tells how the program ended.
+_ERROR_BYTES = 1 << 16
 
 
 def _limit(job: dict, cpu_seconds: int, memory: int) -> None:
@@ -61,38 +61,40 @@ def _limit(job: dict, cpu_seconds: int, memory: int) -> None:
 
 def _confine(job: dict, *writable: str) -> None:
     """Give up what a program does not need: last of all before it runs, because there is no way back."""
-    # Where no mounts say what can be seen, Landlock does.
+    # Where no mounts say what can be seen and changed, Landlock does. It does not guard attributes, which a linker has to set.
     if job["landlock"]:
         restrict_files([*job["readable"], job["scratch"]], [*writable, os.devnull])
-    deny_system_calls(job["filter"])
+    deny_system_calls(attributes=bool(writable) or not job["landlock"])
 
 
 def _run_python(job: dict, case: str) -> None:
     """Run the program, then the assert statements of ``case`` (none for a script)."""
     script = job["call_type"] == "std"
-    module = type(sys)("__main__" if script else "program")
+    module = ModuleType("__main__" if script else "program")
     sys.modules[module.__name__] = module
     exec(compile(job["program"], "<program>", "exec", dont_inherit=True), module.__dict__)
     if not script:
         exec(compile(case, "<test>", "exec", dont_inherit=True), module.__dict__)
 
 
-def _child(job: dict, case: str, stdin: int, stdout: int, nonce: int, status: int) -> None:
+def _child(job: dict, case: str, stdin: int, stdout: int, stderr: int, nonce: int, status: int) -> None:
     """The test's own process: never returns."""
     say = b""
     # Held here, because a program may replace what the module holds.
     read, write = os.read, os.write
     try:
         os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        for source, target in ((stdin, 0), (stdout, 1), (null, 2)):
+        for number in (*_IGNORED, *([signal.SIGPIPE] if job["language"] == "cpp" else [])):
+            signal.signal(number, signal.SIG_DFL)
+        for source, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
             os.dup2(source, target)
         keep = sorted((nonce, status))
         for low, high in ((3, keep[0]), (keep[0] + 1, keep[1]), (keep[1] + 1, 256)):
             os.closerange(low, high)
         _confine(job)
+        _limit(job, job["cpu_seconds"], job["memory_bytes"])
+        write(status, _CONFINED)
         if job["language"] == "cpp":
-            _limit(job, job["cpu_seconds"], job["memory_bytes"])
             os.set_inheritable(nonce, False)
             os.set_inheritable(status, False)
             os.execv(f"{job['scratch']}/program", ["program"])
@@ -101,7 +103,6 @@ def _child(job: dict, case: str, stdin: int, stdout: int, nonce: int, status: in
             os.fdopen(1, "w", encoding="utf-8", closefd=False),
         )
         sys.argv = ["program.py"]
-        _limit(job, job["cpu_seconds"], job["memory_bytes"])
         try:
             _run_python(job, case)
         except SystemExit as end:
@@ -111,25 +112,27 @@ def _child(job: dict, case: str, stdin: int, stdout: int, nonce: int, status: in
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
-        with _Ignoring(ValueError, AttributeError):
+        with contextlib.suppress(ValueError, AttributeError):
             sys.stdout.flush()
         say = read(nonce, 64)
     except BaseException as error:
-        say = b"!" + type(error).__name__.encode()[:60]
+        say = b"!" + f"{type(error).__name__}".encode("utf-8", "replace")[:60]
     finally:
-        with _Ignoring(OSError):
+        with contextlib.suppress(OSError):
             write(status, say)
         os._exit(say.startswith(b"!"))
 
 
 def _kill_all(group: int) -> None:
-    """End whatever a test has left running: nothing can leave its process group, see :mod:`whichteacher.confine`."""
-    with _Ignoring(ProcessLookupError, PermissionError):
+    """End whatever a test has left running, and wait for its end."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-    # Where this is the first process of a namespace, orphans are its children.
-    with _Ignoring(ChildProcessError):
-        for _ in range(_REAPED):
-            os.waitpid(-1, 0)
+    if _OWN_NAMESPACE:
+        # This reaches every process but this one and the first, which collects them.
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(-1, signal.SIGKILL)
+                time.sleep(0.001)
 
 
 def _finished(pid: int) -> tuple[int, float] | None:
@@ -138,26 +141,37 @@ def _finished(pid: int) -> tuple[int, float] | None:
     return (status, usage.ru_utime + usage.ru_stime) if done else None
 
 
-def run_test(job: dict, case: str, output_bytes: int) -> dict:
-    """One test: its ``status`` (ran, error, cpu_limit, wall_limit, memory_limit, output_limit, exited), ``error`` and ``output``."""
+def _input(text: str) -> int:
+    """A file in memory that holds ``text``."""
     memory = os.memfd_create("stdin")
-    if job["call_type"] == "std":
-        data = case.encode("utf-8", "replace")
-        while data:
-            data = data[os.write(memory, data) :]
-        os.lseek(memory, 0, os.SEEK_SET)
+    data = memoryview(text.encode("utf-8", "replace"))
+    while data:
+        data = data[os.write(memory, data) :]
+    os.lseek(memory, 0, os.SEEK_SET)
+    return memory
+
+
+def run_test(job: dict, case: str, output_bytes: int) -> dict:
+    """One test: its ``status`` (ran, error, cpu_limit, wall_limit, memory_limit, output_limit, exited), ``error`` and ``output``.
+
+    Raises :class:`OSError` where its process could not be confined.
+    """
+    stdin = _input(case if job["call_type"] == "std" else "")
     (out_read, out_write), (nonce_read, nonce_write), (said_read, said_write) = os.pipe(), os.pipe(), os.pipe()
+    # What a C++ program complains of tells how it ended; where it says more than fits, the rest is lost and nobody is held up.
+    cpp = job["language"] == "cpp"
+    error_read, error_write = os.pipe2(os.O_NONBLOCK) if cpp else (-1, os.open(os.devnull, os.O_WRONLY))
     pid = os.fork()
     if pid == 0:
-        _child(job, case, memory, out_write, nonce_read, said_write)
-    for descriptor in (memory, out_write, nonce_read, said_write):
+        _child(job, case, stdin, out_write, error_write, nonce_read, said_write)
+    for descriptor in (stdin, out_write, error_write, nonce_read, said_write):
         os.close(descriptor)
     nonce = os.urandom(16).hex().encode()
-    with _Ignoring(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError):
         os.write(nonce_write, nonce)
     os.close(nonce_write)
 
-    read = {out_read: b"", said_read: b""}
+    read, most = {out_read: b"", said_read: b""}, {out_read: output_bytes, said_read: 128}
     poll = select.poll()
     for descriptor in read:
         poll.register(descriptor, select.POLLIN)
@@ -170,7 +184,7 @@ def run_test(job: dict, case: str, output_bytes: int) -> dict:
             if not data:
                 poll.unregister(descriptor)
                 closed += 1
-        if len(read[out_read]) > output_bytes:
+        if any(len(read[descriptor]) > most[descriptor] for descriptor in read):
             verdict = "output_limit"
         elif time.monotonic() > deadline:
             verdict = "wall_limit"
@@ -182,29 +196,37 @@ def run_test(job: dict, case: str, output_bytes: int) -> dict:
     _kill_all(pid)
     for descriptor in read:
         os.set_blocking(descriptor, False)
-        with _Ignoring(BlockingIOError):
-            while len(read[descriptor]) <= output_bytes and (data := os.read(descriptor, 1 << 16)):
+        with contextlib.suppress(BlockingIOError):
+            while len(read[descriptor]) <= most[descriptor] and (data := os.read(descriptor, 1 << 16)):
                 read[descriptor] += data
         os.close(descriptor)
+    complaint = b""
+    if cpp:
+        with contextlib.suppress(BlockingIOError):
+            complaint = os.read(error_read, _ERROR_BYTES)
+        os.close(error_read)
 
-    status, seconds = end
     said, output = read[said_read], read[out_read]
-    if len(output) > output_bytes:
+    if not said.startswith(_CONFINED):
+        raise OSError(f"a test's process could not be confined: {said.decode('utf-8', 'replace')}")
+    if len(output) > most[out_read]:
         verdict = "output_limit"
-    ended_well = said == nonce or (job["language"] == "cpp" and status == 0)
-    error = said[1:61].decode("utf-8", "replace") if said.startswith(b"!") else ""
-    if not verdict:
-        if ended_well:
-            verdict = "ran"
-        elif seconds >= job["cpu_seconds"] or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
-            verdict = "cpu_limit"
-        elif error == "MemoryError":
-            verdict = "memory_limit"
-        elif error:
-            verdict = "error"
-        else:
-            verdict = "exited"
-            error = _signal_name(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else ""
+    status, seconds = end
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    error = said[2:62].decode("utf-8", "replace") if said[1:].startswith(b"!") else ""
+    if verdict:
+        error = ""
+    elif said[1:] == nonce or (cpp and status == 0):
+        verdict = "ran"
+    elif seconds >= job["cpu_seconds"] or number == signal.SIGXCPU:
+        verdict = "cpu_limit"
+    elif error == "MemoryError" or (number == signal.SIGABRT and b"std::bad_alloc" in complaint):
+        verdict = "memory_limit"
+    elif error:
+        verdict = "error"
+    else:
+        verdict = "exited"
+        error = next((known.name for known in signal.Signals if known == number), f"signal {number}") if number else ""
     shown = output.decode("utf-8", "replace") if verdict == "ran" and job["call_type"] == "std" else ""
     return {"status": verdict, "error": error, "output": shown}
 
@@ -233,38 +255,95 @@ def compile_cpp(job: dict) -> str:
     return "" if status == 0 else "CompileError"
 
 
-def _clear(folder: str, *kept: str) -> None:
-    """Remove what a test left behind: the next one must not find it."""
-    for entry in os.scandir(folder):
-        with _Ignoring(OSError):
-            if entry.is_dir(follow_symlinks=False):
-                _clear(entry.path)
-                os.rmdir(entry.path)  # noqa: PTH106 pathlib takes as long as json
-            elif entry.name not in kept:
-                os.unlink(entry.path)  # noqa: PTH108
+def _clear(scratch: str, *keep: str) -> bool:
+    """Remove what is in the scratch folder but for ``keep``; whether nothing else is left."""
+    left = False
+    for path in Path(scratch).iterdir():
+        if path.name in keep:
+            continue
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except (OSError, RecursionError):
+            left = True
+    return not left
 
 
-def main() -> None:
-    """Run the job on standard input; stop after the first test that ran out of time."""
-    # The first process of a namespace is safe from signals of the others that it has no handler for.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    hide_memory()
-    job = marshal.load(sys.stdin.buffer)
-    job["filter"] = filter_program(os.uname().machine)
-    os.chdir(job["scratch"])
-    report = []
+def run_job(job: dict) -> list[dict]:
+    """All tests of a program; the first that ran out of time is the last one tried."""
+    report: list[dict] = []
     fault = compile_cpp(job) if job["language"] == "cpp" else ""
     for case, output_bytes in zip(job["cases"], job["output_bytes"], strict=True):
         if fault:
             report.append({"status": "error", "error": fault, "output": ""})
             continue
         report.append(run_test(job, case, output_bytes))
-        _clear(job["scratch"], "program", "program.cpp")
+        _clear(job["scratch"], "program")
         if report[-1]["status"] in ("cpu_limit", "wall_limit"):
             break
-    sys.stdout.write(ascii(report))
+    return report
+
+
+def _read_exactly(length: int) -> bytes:
+    """``length`` bytes of standard input, fewer where it ends."""
+    data = bytearray()
+    while len(data) < length and (some := os.read(0, min(length - len(data), 1 << 20))):
+        data += some
+    return bytes(data)
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def _serve_one(length: int) -> None:
+    """Read a job of ``length`` bytes, run it and report. In a process of its own."""
+    report = json.dumps(run_job(json.loads(_read_exactly(length)))).encode()
+    _write(len(report).to_bytes(LENGTH_BYTES, "big") + report)
+
+
+def main(scratch: str) -> None:
+    """Run the jobs on standard input, one after another, until it ends; ``scratch`` is the one folder to write in.
+
+    Before each job and each report stands its length. After a report comes :data:`READY` or, where something of the program
+    could not be removed, :data:`SPENT`.
+    """
+    # The first process of a namespace is safe from signals of the others that it has no handler for.
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    hide_memory()
+    os.chdir(scratch)
+    gc.collect()
+    # Children that collect their own garbage need not copy ours.
+    gc.freeze()
+    while len(head := _read_exactly(LENGTH_BYTES)) == LENGTH_BYTES:
+        server = os.fork()
+        if server == 0:
+            status = 1
+            try:
+                _serve_one(int.from_bytes(head, "big"))
+                status = 0
+            except OSError as error:
+                print(error, file=sys.stderr, flush=True)
+            finally:
+                os._exit(status)
+        ended = None
+        while ended is None:
+            # Orphans of a namespace come here as well.
+            pid, status = os.waitpid(-1, 0)
+            if pid == server:
+                ended = status
+        if ended != 0:
+            sys.exit(1)
+        clean = _clear(scratch)
+        _write(READY if clean else SPENT)
+        if not clean:
+            break
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -18,12 +18,14 @@ from whichteacher.verifiers.versions import rules_version
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {"python": "python", "python3": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
+#: What verdicts depend on: the comparison, and what programs may do.
+_RULES = (__name__, "whichteacher.sandbox", "whichteacher.harness", "whichteacher.confine")
 _OUT_OF_TIME = ("cpu_limit", "wall_limit")
 
 
 def version() -> str:
     """Version of the rules, of what runs the programs, and of the interpreter they run on."""
-    return f"{rules_version((__name__, 'whichteacher.harness'))}+python-{platform.python_version()}"
+    return f"{rules_version(_RULES)}+python-{platform.python_version()}"
 
 
 def last_program(answer: str, unnamed: str = "python") -> tuple[str, str] | None:

@@ -100,7 +100,9 @@ def verify_many(
     limits = settings.sandbox
     run: Callable[[Job], list[Result]] = _no_sandbox
     if needs_code:
-        run = open_sandbox(limits.cpu_seconds, limits.memory_mb, limits.accept_risk, jobs).run
+        sandbox = open_sandbox(limits.cpu_seconds, limits.memory_mb, limits.accept_risk, jobs)
+        print(f"{step}: programs run isolated by {sandbox.backend}")
+        run = sandbox.run
 
     def check_code(index: int, answer: str) -> Outcome:
         return code.check(answer, rows[index].get("tests"), settings.max_tests, settings.threshold_of("code"), run)
