@@ -4,11 +4,10 @@ Reads a shard (QUERIES), writes REFERENCE_CHECKS, one row per reference that rul
 their answers come out undecided or wrong, and a judge may still decide them.
 """
 
-from whichteacher.verifiers.fitness import references_fit
-
 from whichteacher.rule import Progress
 from whichteacher.schemas import QUERIES, REFERENCE_CHECKS
 from whichteacher.tables import read_table, write_table
+from whichteacher.verifiers.fitness import references_fit
 
 _COLUMNS = ["query_id", "category", "reference", "reference_type"]
 
