@@ -634,7 +634,7 @@ def test_a_teacher_behind_an_endpoint_is_a_valid_one():
         (study_with({"endpoint": {}}), "teachers.steps.endpoint.base_url: missing"),
         (study_with({"endpoint": None}), "`openai` and `endpoint` come together"),
         (study_with({"engine": "vllm"}), "`openai` and `endpoint` come together"),
-        (study_with({"quantization": "fp8"}), "engine `openai` loads no model"),
+        (study_with({"quantization": "fp8"}), "engine `openai` is not vLLM"),
         (study_with({"model": "org/name", "revision": None}, api="completions"), "is no commit: pin one"),
         (
             study_with({"model": "./no/such/folder"}, api="completions"),
