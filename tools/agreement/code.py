@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,10 +14,13 @@ from whichteacher.config import Verification
 from whichteacher.responses import join_response
 from whichteacher.verifiers.dispatch import verify_many
 
-#: LiveCodeBench runs functions with the names of these modules at hand; programs rely on it.
+#: LiveCodeBench runs programs with the names of these modules at hand; they rely on it. The built-in ones come last: ``pow``.
 _PREAMBLE = "\n".join(
     f"from {module} import *"
-    for module in ("typing", "collections", "functools", "itertools", "heapq", "bisect", "math", "string", "operator")
+    for module in (
+        *("string", "re", "collections", "heapq", "bisect", "copy", "math", "itertools", "functools", "operator"),
+        *("typing", "builtins"),
+    )
 )
 _TESTS = 10
 
@@ -58,17 +62,20 @@ def _row(name: str, program: str, tests: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _livecodebench(folder: Path, jobs: int) -> list[Row]:
-    """A submission meets the test that failed it, if one did, and the known ones of its problem: the hidden tests are not public."""
+    """A submission meets the known tests of its problem, and the test that failed it: where that one was not told, nothing can be
+    compared. The hidden tests are not public."""
     problems = {problem["question_id"]: problem for problem in read_rows(folder / "livecodebench_problems.jsonl")}
     sets: dict[str, tuple[list[dict[str, Any]], list[bool]]] = {}
     for number, submission in enumerate(read_rows(folder / "livecodebench_submissions.jsonl")):
         problem = problems[submission["question_id"]]
+        if not submission["passed"] and not submission["failing_input"]:
+            continue
         failing = [(submission["failing_input"], submission["failing_expected"])] if submission["failing_input"] else []
         make = _scripts if problem["kind"] == "stdin" else _functions
         if tests := make(problem, failing):
             kind = {None: "passed", -2: "wrong answer", -3: "out of time", -4: "error"}[submission["error_code"]]
             rows, passed = sets.setdefault(f"LiveCodeBench, {kind}", ([], []))
-            program = submission["code"] if problem["kind"] == "stdin" else f"{_PREAMBLE}\n{submission['code']}"
+            program = f"{_PREAMBLE}\n{submission['code']}"
             rows.append(_row(f"{submission['question_id']} {submission['model']} {number}", program, tests))
             passed.append(submission["passed"])
     return [tally(name, _graded(*found, jobs, name)) for name, found in sorted(sets.items())]
@@ -91,14 +98,19 @@ def _functions(problem: Mapping[str, Any], failing: list[tuple[str, str]]) -> di
     pairs = []
     for given, wanted in hidden:
         try:
-            pairs.append((json.loads(given), json.loads(wanted)))
-        except ValueError:
+            pairs.append((ast.literal_eval(_as_python(given)), ast.literal_eval(_as_python(wanted))))
+        except (ValueError, SyntaxError):
             continue
     if len(pairs) < len(failing):
         return None  # the test that failed it cannot be read
     name = re.findall(r"def (\w+)\(self", problem["starter_code"])[-1]
     asserts = [f"assert Solution().{name}(*{given!r}) == {wanted!r}" for given, wanted in [*pairs, *known][:_TESTS]]
     return {"call_type": "assert", "assert_case": asserts} if asserts else None
+
+
+def _as_python(text: str) -> str:
+    """A value that was written as JSON or as Python, as Python."""
+    return re.sub(r"\b(true|false|null)\b", lambda word: {"true": "True", "false": "False"}.get(word[1], "None"), text)
 
 
 def _references(set_name: str, rows: Iterable[dict[str, Any]], jobs: int) -> Row:
