@@ -4,7 +4,6 @@
 # What the rules use of the configuration: another judge verifies nothing again.
 _RULES = settings(STUDY.verification, exclude={"judges", "audit"})
 _PROMPTS = [from_here(path) for path in sorted((WORKFLOW.parent / "resources" / "judge_prompts").glob("*.txt"))]
-_JUDGING = {"mem_mb": 3000 if STUDY.miniature else 200000, "runtime": 60 if STUDY.miniature else 24 * 60}
 
 
 if CONSTRAINT_JUDGE:
@@ -24,7 +23,8 @@ if CONSTRAINT_JUDGE:
             "../../envs/generation.yaml"
         threads: 1
         resources:
-            **_JUDGING,
+            mem_mb=3000 if STUDY.miniature else 200000,
+            runtime=60 if STUDY.miniature else 24 * 60,
             gpu=0 if STUDY.miniature else STUDY.verification.judges[CONSTRAINT_JUDGE].devices,
         params:
             name=CONSTRAINT_JUDGE,
@@ -77,7 +77,8 @@ if STUDY.verification.asked:
             "../../envs/generation.yaml"
         threads: 1
         resources:
-            **_JUDGING,
+            mem_mb=3000 if STUDY.miniature else 200000,
+            runtime=60 if STUDY.miniature else 24 * 60,
             gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.verification.judges[wildcards.judge].devices,
         params:
             judge=lambda wildcards: judge_block(wildcards.judge),
