@@ -187,6 +187,8 @@ def test_waiting_is_cut_by_the_wall_limit(monkeypatch):
         ("import sys\nfor line in sys.stdin:\n    print(int(line) * 2)", "14\n"),
         ("import sys\nsys.stdout.buffer.write(b'14')", "14"),
         ("import sys\nprint(14)\nsys.exit()", "14\n"),
+        ("print(14)\nexit()", "14\n"),
+        ("print(14)\nquit(0)", "14\n"),
         ("def main():\n    print(14)\nif __name__ == '__main__':\n    main()", "14\n"),
         ("import threading\nt = threading.Thread(target=lambda: print(14))\nt.start()", "14\n"),
         ("import atexit\natexit.register(lambda: print(14))", "14\n"),
@@ -259,3 +261,12 @@ def test_runners_of_root_do_not_share_a_user(safe):
     (result,) = safe.run(Job("import os\nprint(os.getuid(), os.getgid())", "std", [""]))
     assert result.output == f"{module._unprivileged_user()} 65534\n"
     assert module._unprivileged_user() in (65534, module._FIRST_USER + os.getpid())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sets_of_texts_keep_their_order_in_every_run(backend):
+    job = Job("print(hash('some text'))", "std", [""])
+    # One sandbox each: within one, all programs descend from one process.
+    sandboxes = [Sandbox(backend, 1, 256, interpreter=interpreter_for(backend)) for _ in range(2)]
+    results = [sandbox.run(job)[0] for sandbox in sandboxes]
+    assert results[0].status == "ran" and results[0] == results[1]

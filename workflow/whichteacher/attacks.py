@@ -70,7 +70,7 @@ def sends_by_file():
 def changes_limits():
     return resource.prlimit(os.getppid(), resource.RLIMIT_CORE, (0, 0)) is not None
 def sees_environment():
-    return bool(set(os.environ) - {"HOME", "PATH", "PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE", "container"})
+    return bool(set(os.environ) - {"HOME", "PATH", "PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE", "container", "PYTHONHASHSEED"})
 folders = ("/", "/usr", "/etc", "/dev", "/proc", os.path.dirname(secret), sys.base_prefix)
 attempt("network", reaches_network)
 attempt(

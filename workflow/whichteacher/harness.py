@@ -1,6 +1,6 @@
 """What runs inside the sandbox: programs against their tests, each test in a process of its own.
 
-Started by :mod:`whichteacher.sandbox` as ``python -I -S -c <text>`` with the standard library alone. The first process only waits: it
+Started by :mod:`whichteacher.sandbox` as ``python -P -s -S -c <text>`` with the standard library alone. The first process only waits: it
 reads the length of a job, starts a process that reads the job, runs it and reports, and then kills and removes whatever is left.
 So it never holds a program, an input or an output, and the next program starts from the same state as the first.
 
@@ -13,6 +13,7 @@ that merely exits cannot.
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import gc
 import json
@@ -72,6 +73,8 @@ def _run_python(job: dict, case: str) -> None:
     script = job["call_type"] == "std"
     module = ModuleType("__main__" if script else "program")
     sys.modules[module.__name__] = module
+    # Two names that programs expect of Python, but which come from the site module.
+    builtins.exit = builtins.quit = sys.exit
     exec(compile(job["program"], "<program>", "exec", dont_inherit=True), module.__dict__)
     if not script:
         exec(compile(case, "<test>", "exec", dont_inherit=True), module.__dict__)

@@ -62,7 +62,8 @@ _PROCESSES = 16
 #: Where the new root is put together, in a mount namespace of its own: a folder every system has and no program needs.
 _STAGE = "/sys"
 _DEVICES = ("null", "urandom")
-_INNER_PATH = "/usr/bin:/bin"
+#: What programs see of an environment. With a fixed seed the order of a set of texts, and so a verdict, is the same in every run.
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"}
 
 
 def _program() -> str:
@@ -153,7 +154,8 @@ class Sandbox:
         self._thread = threading.local()
 
     def _build(self, folders: Sequence[str]) -> list[str]:
-        python = [self.interpreter, "-I", "-S", "-c", _HARNESS]
+        # Not -I, which would not heed the seed; the environment is ours alone.
+        python = [self.interpreter, "-P", "-s", "-S", "-c", _HARNESS]
         if self.backend == "none":
             return python
         root = os.geteuid() == 0
@@ -169,8 +171,9 @@ class Sandbox:
         namespaces = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
         if not root:
             namespaces = ["--user", "--map-root-user", *namespaces]
+        environment = " ".join(f"{name}={value}" for name, value in _ENVIRONMENT.items())
         chroot = shutil.which("chroot", path=_search_path())
-        script = self._mounts(folders) + f'\nexport HOME=/tmp PATH={_INNER_PATH}\nexec {chroot} {_STAGE} "$@"'
+        script = self._mounts(folders) + f'\nexport HOME=/tmp {environment}\nexec {chroot} {_STAGE} "$@"'
         die_with_parent = ["setpriv", "--pdeathsig", "KILL"]
         return [*die_with_parent, "unshare", *namespaces, "--", "/bin/sh", "-ec", script, "sh", *setpriv, *python]
 
@@ -195,7 +198,9 @@ class Sandbox:
                 command += ["--ro-bind", folder, folder]
         command += ["--dev", "/dev", "--remount-ro", "/dev", "--perms", "1777", "--size", str(SCRATCH_MIB << 20)]
         command += ["--tmpfs", "/tmp", "--remount-ro", "/", "--setenv", "HOME", "/tmp"]
-        return [*command, "--setenv", "PATH", _INNER_PATH, "--"]
+        for name, value in _ENVIRONMENT.items():
+            command += ["--setenv", name, value]
+        return [*command, "--"]
 
     @staticmethod
     def _mounts(folders: Sequence[str]) -> str:
@@ -266,7 +271,7 @@ class _Inside:
         if backend == "landlock" and os.geteuid() == 0:
             os.chown(self._folder, _unprivileged_user(), _NOBODY)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process that writes to it)
-        environment = {"PATH": _search_path() if backend in ("bwrap", "unshare") else _INNER_PATH}
+        environment = {"PATH": _search_path()} if backend in ("bwrap", "unshare") else _ENVIRONMENT
         self._process = subprocess.Popen(
             [*command, self._folder],
             stdin=subprocess.PIPE,
