@@ -242,6 +242,73 @@ def test_code():
     assert json.loads(decided[1]["evidence"])["outcomes"] == ["passed", "error:AssertionError"]
 
 
+def std(outputs):
+    return json.dumps({"call_type": "std", "inputs": ["1\n"] * len(outputs), "outputs": outputs})
+
+
+def asserts(cases):
+    return json.dumps({"call_type": "assert", "assert_case": cases})
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        asserts("assert f(1) == 2"),
+        asserts([""]),
+        asserts(["# none"]),
+        asserts(["pass", "assert f(1) == 2"]),
+        asserts(["def test():\n    assert f(1) == 2"]),
+        asserts(["assert f(1 =="]),
+        std("2"),
+        std(["", " \n"]),
+        json.dumps({"call_type": "std", "inputs": ["1"], "outputs": []}),
+    ],
+)
+def test_tests_that_any_program_passes_or_fails_are_no_tests(tests):
+    def unused(job):
+        raise AssertionError("nothing is run")
+
+    assert code.check(fenced("x = 1"), tests, 10, 0.9, unused).reason == "reference_unreadable"
+
+
+def test_one_blank_output_among_others_is_a_test():
+    results = [Result("ran", "", ""), Result("ran", "", "2")]
+    assert code.check(fenced("x"), std(["", "2"]), 10, 0.9, lambda job: results).score == 1.0
+
+
+def test_half_a_character_harms_nobody():
+    outcome = code.check(fenced("x = '\ud800'"), std(["\ud800"]), 10, 0.9, lambda job: [Result("ran", "", "1")])
+    assert (outcome.score, outcome.reason) == (0.0, "tests_failed")
+
+
+def test_the_program_that_ran_is_told_by_its_digest():
+    one, same, other = (
+        code.check(fenced(program), STD, 10, 0.9, lambda job: [Result("ran", "", "2"), Result("ran", "", "3")]).evidence
+        for program in ("x = 1", "x = 1", "x = 2")
+    )
+    assert one["program_sha256"] == same["program_sha256"] != other["program_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "same"),
+    [
+        ("1.50", "1.5", True),
+        ("1e2", "100", True),
+        ("-0", "0", True),
+        (".5", "0.5", True),
+        ("0011", "0011", True),
+        ("11", "0011", False),
+        ("1_000", "1000", False),
+        ("inf", "Infinity", False),
+        ("１", "1", False),
+        ("1e99999", "1e99998", False),
+        ("0.33333", "0.333333", False),
+    ],
+)
+def test_numbers_may_be_written_otherwise_but_codes_may_not(given, wanted, same):
+    assert code.same_output(given, wanted) is same
+
+
 def test_a_timeout_that_cannot_matter_is_no_excuse():
     results = [Result("error", "AssertionError", ""), Result("cpu_limit", "", "")]
     outcome = code.check(fenced("x"), ASSERTS, 10, 0.9, lambda job: results)

@@ -6,11 +6,13 @@ a verdict stays undecided only where the tests that did not run could still chan
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import platform
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from whichteacher.sandbox import Job, Result
 from whichteacher.verifiers.outcome import Outcome, undecided, wrong
@@ -20,6 +22,11 @@ _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", 
 _LANGUAGES = {"python": "python", "python3": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
 #: What verdicts depend on: the comparison, and what programs may do.
 _RULES = (__name__, "whichteacher.sandbox", "whichteacher.harness", "whichteacher.confine")
+#: A number whose digits alone say what it is: no zeros before it, as in a code of fixed width, and no underscores, which
+#: Decimal would read over.
+_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+#: Statements of a test that do nothing by themselves.
+_IDLE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass)
 _OUT_OF_TIME = ("cpu_limit", "wall_limit")
 
 
@@ -42,10 +49,8 @@ def same_output(given: str, wanted: str) -> bool:
         return [line.strip() for line in text.strip().splitlines()]
 
     def same_word(one: str, other: str) -> bool:
-        try:
-            return one == other or Decimal(one) == Decimal(other)
-        except InvalidOperation:
-            return False
+        numbers = _NUMBER.fullmatch(one) and _NUMBER.fullmatch(other)
+        return one == other or bool(numbers and Decimal(one) == Decimal(other))
 
     given_lines, wanted_lines = lines(given), lines(wanted)
     if len(given_lines) != len(wanted_lines):
@@ -58,8 +63,20 @@ def same_output(given: str, wanted: str) -> bool:
     return True
 
 
+def _tests_something(case: str) -> bool:
+    """Whether an assert case can be read as Python and runs anything that may fail."""
+    try:
+        body = ast.parse(case).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(
+        not isinstance(step, _IDLE) and not (isinstance(step, ast.Expr) and isinstance(step.value, ast.Constant))
+        for step in body
+    )
+
+
 def _read_tests(tests: str | None, max_tests: int) -> tuple[str, str, list[str], list[str]] | None:
-    """Language, call type, cases and expected outputs; None where the tests cannot be read."""
+    """Language, call type, cases and expected outputs; None where the tests cannot be read, or would pass any program."""
     try:
         payload = json.loads(tests or "")
         wanted, call_type = payload.get("language", "python"), payload["call_type"]
@@ -71,9 +88,17 @@ def _read_tests(tests: str | None, max_tests: int) -> tuple[str, str, list[str],
             return None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not all(isinstance(text, str) for text in [*cases, *outputs]) or (outputs and len(outputs) != len(cases)):
+    if not (isinstance(cases, list) and isinstance(outputs, list) and cases):
         return None
-    return (wanted, call_type, cases[:max_tests], outputs[:max_tests]) if len(cases) else None
+    if not all(isinstance(text, str) for text in [*cases, *outputs]):
+        return None
+    cases, outputs = cases[:max_tests], outputs[:max_tests]
+    if call_type == "assert":
+        sound = all(map(_tests_something, cases))
+    else:
+        # A program that does nothing prints what a blank output wants.
+        sound = len(outputs) == len(cases) and any(map(str.strip, outputs))
+    return (wanted, call_type, cases, outputs) if sound else None
 
 
 def _outcomes(results: Sequence[Result], outputs: Sequence[str]) -> list[str]:
@@ -106,13 +131,21 @@ def check(
         return undecided("other_language", language=language, wanted=wanted)
     if language == "cpp" and call_type != "std":
         return wrong("other_language")
-    job = Job(program, call_type, cases, [len(text.encode()) for text in outputs], language)
+    job = Job(program, call_type, cases, [len(text.encode("utf-8", "replace")) for text in outputs], language)
     try:
         told = _outcomes(run(job), outputs)
     except OSError as error:
         return undecided("sandbox_failed", error=str(error))
     passed = told.count("passed")
-    evidence = {"tests": len(cases), "passed": passed, "outcomes": told, "language": language}
+    # Texts of JSON may hold halves of characters, which have no bytes of their own.
+    digest = hashlib.sha256(program.encode("utf-8", "surrogatepass")).hexdigest()
+    evidence = {
+        "tests": len(cases),
+        "passed": passed,
+        "outcomes": told,
+        "language": language,
+        "program_sha256": digest,
+    }
     open_tests = len(cases) - len(told) + sum(outcome in _OUT_OF_TIME for outcome in told)
     if open_tests and (passed + open_tests) / len(cases) >= threshold:
         return undecided("timeout", **evidence)
