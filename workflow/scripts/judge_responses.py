@@ -75,13 +75,9 @@ def judged_verdict(
     """The row of VERDICTS that takes the place of ``verdict``, which stays in its evidence."""
     before = {name: verdict[name] for name in ("verifier", "verdict", "score", "reason")}
     evidence = {"before": before, "compared": json.loads(verdict["evidence"]), **outcome.evidence}
-    score = outcome.score or 0.0
-    decided = "pass" if score >= threshold else "fail"
     return {
         **verdict,
-        "verdict": "unknown" if outcome.score is None else decided,
-        "score": score,
-        "reason": outcome.reason,
+        **outcome.decided(threshold),
         "verifier": verifier,
         "verifier_version": version,
         "evidence": json.dumps(evidence, sort_keys=True, ensure_ascii=False),

@@ -22,7 +22,8 @@ from whichteacher.verifiers.outcome import Outcome
 from whichteacher.verifiers.pool import Task, run_rules
 from whichteacher.verifiers.second import NAMES
 
-_COLUMNS = ["attempt_id", "query_id", "text", "finish_reason", "verdict", "score", "reason", "verifier"]
+_DECIDED = ("verdict", "score", "reason")
+_COLUMNS = ["attempt_id", "query_id", "text", "finish_reason", *_DECIDED, "verifier"]
 
 
 def draw(collected: Sequence[str], size: int) -> pd.DataFrame:
@@ -66,16 +67,11 @@ def second_opinions(rows: Sequence[Mapping[str, Any]], settings: Verification) -
     opinions |= dict(zip(tasks, run_rules(list(tasks.values()), settings.deadline_seconds), strict=True))
     told = []
     for place, row in enumerate(rows):
-        second = {"second": NAMES[row["category"]]}
         if row["category"] == "code":
-            verdict = by_tests[row["attempt_id"]]
-            told.append(second | {f"second_{key}": verdict[key] for key in ("verdict", "score", "reason")})
-            continue
-        outcome = opinions[place]
-        score = outcome.score or 0.0
-        decided = "pass" if score >= settings.threshold_of(row["category"]) else "fail"
-        verdict = "unknown" if outcome.score is None else decided
-        told.append(second | {"second_verdict": verdict, "second_score": score, "second_reason": outcome.reason})
+            decided = {name: by_tests[row["attempt_id"]][name] for name in _DECIDED}
+        else:
+            decided = opinions[place].decided(settings.threshold_of(row["category"]))
+        told.append({"second": NAMES[row["category"]], **{f"second_{name}": value for name, value in decided.items()}})
     return told
 
 
@@ -101,7 +97,7 @@ def main(
         rows = rows_to_verify(drawn, asked, formats[teacher])
         again = verify_many(rows, verification, jobs, f"reverify_sample {teacher}")
         for row, loaded, second in zip(rows, again, second_opinions(rows, verification), strict=True):
-            under_load = {f"loaded_{key}": loaded[key] for key in ("verdict", "score", "reason")}
+            under_load = {f"loaded_{name}": loaded[name] for name in _DECIDED}
             told.append({**row, "teacher": teacher, **under_load, **second})
     write_table(
         output,

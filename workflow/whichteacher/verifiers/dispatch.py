@@ -64,14 +64,10 @@ def structure(text: str, finish_reason: str, answer_format: str) -> Outcome | st
 def _verdict(row: Mapping[str, Any], outcome: Outcome, threshold: float) -> dict[str, Any]:
     """A row of VERDICTS."""
     name, version, _ = _RULES[row["category"]]
-    score = 0.0 if outcome.score is None else outcome.score
-    decided = "pass" if score >= threshold else "fail"
     return {
         "attempt_id": row["attempt_id"],
         "query_id": row["query_id"],
-        "verdict": "unknown" if outcome.score is None else decided,
-        "score": score,
-        "reason": outcome.reason,
+        **outcome.decided(threshold),
         "verifier": name,
         "verifier_version": version(),
         "evidence": json.dumps(outcome.evidence, sort_keys=True, ensure_ascii=False),

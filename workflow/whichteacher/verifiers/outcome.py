@@ -17,6 +17,12 @@ class Outcome:
     reason: str
     evidence: dict[str, Any] = field(default_factory=dict)
 
+    def decided(self, threshold: float) -> dict[str, Any]:
+        """The columns ``verdict``, ``score`` and ``reason`` of VERDICTS: what is not known has no score."""
+        score = self.score or 0.0
+        known = "pass" if score >= threshold else "fail"
+        return {"verdict": "unknown" if self.score is None else known, "score": score, "reason": self.reason}
+
 
 def right(reason: str, **evidence: Any) -> Outcome:
     """Full score."""
