@@ -20,7 +20,6 @@ Category = Literal["math", "code", "science", "instruction_following", "multi_tu
 CATEGORIES: tuple[Category, ...] = ("math", "code", "science", "instruction_following", "multi_turn", "general")
 #: Categories without a reference to compare with: a reward model scores them.
 REWARDED: tuple[Category, ...] = ("multi_turn", "general")
-CONTROLS = ("parallel", "own_passes", "equal_rows", "equal_tokens")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -478,13 +478,6 @@ def _by_value(answer: str, reference: str, kind: str) -> Outcome:
     return compare_values(*formulas, compared)
 
 
-def compare_formula(answer: str, reference: str, kind: str) -> Outcome:
-    """A number, expression, set or interval (``kind``) against its reference."""
-    if len(answer) > MAX_CHARS:
-        return undecided("answer_too_long", answer=answer[:MAX_CHARS], reference=reference)
-    return _by_form(answer, reference, kind) or _by_value(answer, reference, kind)
-
-
 def quick(answer: str, reference: str | None, kind: str | None) -> Outcome | None:
     """What :func:`check` says, where that takes microseconds whatever the answer; None where it needs math-verify."""
     if not reference:
