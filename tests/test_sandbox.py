@@ -75,13 +75,14 @@ HOLES = {
             "signalling the runner",
             "reaching the harness",
             "ending the harness",
+            "starting processes",
             "outliving its test",
             "leaving traces for the next program",
         ],
     ),
     "no limits": (
         ("resource.setrlimit(kind, (soft, hard))", "pass"),
-        ["forking without limit", "memory without limit", "time without limit"],
+        ["memory without limit", "time without limit"],
     ),
     "all output": (("out_read: output_bytes, said", "out_read: 1 << 62, said"), ["output without limit"]),
     "every end is a good one": (
@@ -193,6 +194,12 @@ def test_waiting_is_cut_by_the_wall_limit(monkeypatch):
         ("import threading\nt = threading.Thread(target=lambda: print(14))\nt.start()", "14\n"),
         ("import atexit\natexit.register(lambda: print(14))", "14\n"),
         ("n = int(open(0).read())\nprint(n * 2, end='')", "14"),
+        # Several threads at once, and a pool of them.
+        (
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "with ThreadPoolExecutor(8) as pool:\n    print(sum(pool.map(lambda _: 1, range(14))))",
+            "14\n",
+        ),
     ],
 )
 def test_scripts_read_and_write_as_usual(safe, program, output):
@@ -203,6 +210,21 @@ def test_scripts_read_and_write_as_usual(safe, program, output):
 def test_tests_do_not_see_each_other(safe):
     program = "import pathlib\ncount = []\ndef f(x):\n    count.append(x)\n    return len(count)"
     assert statuses(safe, program, "assert", ["assert f(1) == 1", "assert f(1) == 1"]) == ["ran", "ran"]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "os.fork()",
+        "os.posix_spawn('/bin/true', ['true'], {})",
+        "subprocess.run(['/bin/true'], check=True)",
+        "multiprocessing.get_context('fork').Process(target=int).start()",
+    ],
+)
+def test_a_program_has_one_process(safe, start):
+    # Its limit on memory would be one of each process otherwise.
+    (result,) = safe.run(Job(f"import multiprocessing, os, subprocess\n{start}", "std", [""]))
+    assert (result.status, result.error) in {("error", "PermissionError"), ("error", "OSError")}
 
 
 @pytest.mark.skipif(shutil.which("g++", path="/usr/bin") is None, reason="no C++ compiler")

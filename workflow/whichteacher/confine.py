@@ -103,7 +103,9 @@ _OWN = {"kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261)}
 #: Calls that would let the kernel send signals for the caller: F_SETOWN and F_SETOWN_EX, FIOSETOWN and SIOCSPGRP.
 _SIGNALS_BY_FILE = {(72, 25): (8, 15), (16, 29): (0x8901, 0x8902)}
 _CLONE, _CLONE3 = (56, 220), 435
-_NEW_NAMESPACES = 0x7E020080
+#: The older ways to start a process; 0 where a machine has no such call.
+_FORKS = {"fork": (57, 0), "vfork": (58, 0)}
+_NEW_NAMESPACES, _THREAD = 0x7E020080, 0x00010000
 #: Numbers from here on are x86_64's second set of calls (x32), which the table does not hold.
 _X32 = 0x40000000
 _LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -143,15 +145,16 @@ def _by_argument(number: int, argument: int, values: Sequence[int], hit: int, mi
     return [*steps, (_RETURN, 0, 0, miss)]
 
 
-def filter_program(machine: str, process: int, attributes: bool) -> bytes:
+def filter_program(machine: str, process: int, attributes: bool, processes: bool) -> bytes:
     """The filter (an array of ``struct sock_filter``) for a machine and the process of that number.
 
-    ``attributes`` leaves the calls that change the attributes of files. Raises :class:`OSError` for an unknown machine.
+    ``attributes`` leaves the calls that change the attributes of files, ``processes`` those that start a process (threads
+    may always be started). Raises :class:`OSError` for an unknown machine.
     """
     if machine not in _MACHINES:
         raise OSError(_ENOSYS, f"no list of system calls for {machine}")
     column = list(_MACHINES).index(machine)
-    calls = [*_DENIED.values(), *(() if attributes else _ATTRIBUTES.values())]
+    calls = [*_DENIED.values(), *(() if attributes else _ATTRIBUTES.values()), *(() if processes else _FORKS.values())]
     steps: list[_Step] = [
         (_LOAD, 0, 0, _MACHINE_AT),
         (_JUMP_EQUAL, 1, 0, _MACHINES[machine]),
@@ -169,22 +172,24 @@ def filter_program(machine: str, process: int, attributes: bool) -> bytes:
         steps += _by_argument(numbers[column], 0, (0, process), _ALLOW, _REFUSE)
     for numbers, requests in _SIGNALS_BY_FILE.items():
         steps += _by_argument(numbers[column], 1, requests, _REFUSE, _ALLOW)
+    started = [] if processes else [(_JUMP_BITS, 1, 0, _THREAD), (_RETURN, 0, 0, _REFUSE)]
     steps += [
-        (_JUMP_EQUAL, 0, 3, _CLONE[column]),
+        (_JUMP_EQUAL, 0, 3 + len(started), _CLONE[column]),
         (_LOAD, 0, 0, _ARGUMENTS_AT),
         (_JUMP_BITS, 0, 1, _NEW_NAMESPACES),
         (_RETURN, 0, 0, _REFUSE),
+        *started,
         (_RETURN, 0, 0, _ALLOW),
     ]
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 
-def deny_system_calls(attributes: bool = True) -> None:
-    """Take the calls of the tables from this process and all it starts; ``attributes`` as in :func:`filter_program`.
+def deny_system_calls(attributes: bool, processes: bool) -> None:
+    """Take the calls of the tables from this process and all it starts; the arguments are those of :func:`filter_program`.
 
     Raises :class:`OSError` where the kernel or the machine does not allow it.
     """
-    program = filter_program(platform.machine(), os.getpid(), attributes)
+    program = filter_program(platform.machine(), os.getpid(), attributes, processes)
     held = ctypes.create_string_buffer(program, len(program))
     array = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(held))
     libc = _libc()

@@ -61,11 +61,15 @@ def _limit(job: dict, cpu_seconds: int, memory: int) -> None:
 
 
 def _confine(job: dict, *writable: str) -> None:
-    """Give up what a program does not need: last of all before it runs, because there is no way back."""
+    """Give up what a program does not need: last of all before it runs, because there is no way back.
+
+    A program has one process, so that its limit on memory is that of all it does. A compiler, which writes in ``writable``,
+    may start others.
+    """
     # Where no mounts say what can be seen and changed, Landlock does. It does not guard attributes, which a linker has to set.
     if job["landlock"]:
         restrict_files([*job["readable"], job["scratch"]], [*writable, os.devnull])
-    deny_system_calls(attributes=bool(writable) or not job["landlock"])
+    deny_system_calls(attributes=bool(writable) or not job["landlock"], processes=bool(writable))
 
 
 def _run_python(job: dict, case: str) -> None:

@@ -9,8 +9,8 @@ limits on CPU time, address space, file size, open files and processes, and take
 trusting it (:mod:`whichteacher.attacks`).
 
 Each thread that runs programs has a sandbox of its own, which it uses for one program after another; see the harness for what is
-done between two. Standard library only. Programs see the standard library of this interpreter, no installed packages. Processes are
-limited in number and each in memory, not all together: on a shared machine put the job in a cgroup as well (Slurm and containers do).
+done between two. Standard library only. Programs see the standard library of this interpreter, no installed packages, and cannot
+start processes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _WALL_FACTOR, _WALL_SECONDS = 5, 10
 _START_SECONDS = 60
 #: Output accepted beyond twice the expected one.
 _OUTPUT_SLACK = 64 << 10
-#: Processes and threads of all sandboxes that run at once: each needs a few, and a fork bomb none.
+#: Processes and threads of all sandboxes that run at once: each needs a few.
 _PROCESSES = 16
 #: Where the new root is put together, in a mount namespace of its own: a folder every system has and no program needs.
 _STAGE = "/sys"
