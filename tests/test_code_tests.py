@@ -211,3 +211,85 @@ def test_without_a_compiler_nothing_is_decided():
     sandbox.compiler = None
     outcome = code.check(fenced(CPP, "cpp"), code_tests_of(STD, "cpp"), 10, 0.9, sandbox.run)
     assert (outcome.score, outcome.reason) == (None, "sandbox_failed") and "g++" in outcome.evidence["error"]
+
+
+# --- more than one right output --------------------------------------------------------------------------------------
+
+#: Any divisor of the input but one is right.
+DIVISOR = """\
+def check(given, printed, wanted):
+    divisor = int(printed)
+    return divisor > 1 and int(given) % divisor == 0
+"""
+DIVISORS = {"call_type": "std", "inputs": ["12", "15"], "outputs": ["2", "3"]}
+
+
+@pytest.mark.parametrize(
+    ("problem", "caveat"),
+    [
+        ("If there are multiple solutions, you may print any of them.", "several_answers"),
+        ("If multiple solutions exist, any of them will be accepted.\nYes", "several_answers"),
+        ("If there are several such arrays, output any one of them.", "several_answers"),
+        ("Print any valid permutation.", "several_answers"),
+        ("Return an array of the peaks in the given array in any order.", "several_answers"),
+        ("There may be more than one answer; any correct answer will do.", "several_answers"),
+        ("This is an interactive problem. Flush the output after each query.", "interactive"),
+        ("Perform the two types of operations any number of times in any order. Print the least number.", None),
+        ("If the colour is none of D_1, ..., it is worth P_0. Print the total of any plates.", None),
+        ("There are multiple test cases. Print the sum of each.", None),
+        ("Any of yes, YES and yEs will be accepted.", None),
+    ],
+)
+def test_words_of_problems_without_one_answer(problem, caveat):
+    assert json.loads(code_tests_of(STD, problem=problem)).get("caveat") == caveat
+
+
+def test_a_checker_takes_the_place_of_the_caveat():
+    told = stored({**DIVISORS, "checker": DIVISOR})
+    assert told["checker"] == DIVISOR
+    assert json.loads(code_tests_of(DIVISORS, checker=DIVISOR, problem="Print any valid divisor.")) == told
+
+
+@pytest.mark.parametrize(
+    ("checker", "fault"),
+    [(7, "not text"), ("def check(", "cannot be read"), ("def verify(a, b, c): pass", "without a function check")],
+)
+def test_checkers_that_cannot_be(checker, fault):
+    with pytest.raises(Fault, match=fault):
+        code_tests_of(DIVISORS, checker=checker)
+    with pytest.raises(Fault, match="not of standard input"):
+        code_tests_of(["assert f(1) == 2"], checker=DIVISOR)
+
+
+@pytest.mark.parametrize(
+    ("program", "verdict", "reason"),
+    [
+        ("print(int(input()) // (3 if input.__name__ else 1))", "pass", "tests_passed"),  # 4 and 5
+        ("print(3)", "pass", "tests_passed"),
+        ("print(2)", "fail", "tests_failed"),
+        ("print('two')", "unknown", "checker_failed"),
+        ("raise ValueError", "fail", "tests_failed"),
+    ],
+)
+def test_a_checker_decides_what_is_right(run, program, verdict, reason):
+    outcome = code.check(fenced(program), code_tests_of(DIVISORS, checker=DIVISOR), 10, 0.9, run)
+    assert (outcome.decided(0.9)["verdict"], outcome.reason) == (verdict, reason)
+
+
+def test_a_program_sees_neither_checker_nor_wanted_output(run):
+    spy = "import gc\nfound = [o for o in gc.get_objects() if isinstance(o, str) and 'divisor > 1' in o]\nprint(2 if found else 1)"
+    assert code.check(fenced(spy), code_tests_of(DIVISORS, checker=DIVISOR), 10, 0.9, run).score == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "verdict", "reason"),
+    [
+        ("print(2 if int(input()) == 12 else 3)", "pass", "tests_passed"),
+        ("print(4)", "unknown", "several_answers"),
+        ("raise ValueError", "fail", "tests_failed"),
+    ],
+)
+def test_another_output_proves_nothing_where_several_are_right(run, program, verdict, reason):
+    tests = code_tests_of(DIVISORS, problem="If there are several divisors, print any of them.")
+    outcome = code.check(fenced(program), tests, 10, 0.9, run)
+    assert (outcome.decided(0.9)["verdict"], outcome.reason) == (verdict, reason)

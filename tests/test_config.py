@@ -228,7 +228,7 @@ def unwritten(model: BaseModel, path: str = "") -> list[str]:
     for key in type(model).model_fields:
         value, here = getattr(model, key), f"{path}.{key}".lstrip(".")
         if key not in model.model_fields_set:
-            found += [] if value in (None, False, {}, "") else [here]
+            found += [] if value in (None, False, {}, [], "") else [here]
         elif isinstance(value, BaseModel):
             found += unwritten(value, here)
         elif isinstance(value, dict):

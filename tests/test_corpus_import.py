@@ -78,6 +78,12 @@ def test_limit_and_line_numbers(tmp_path):
     assert table["source_row"].to_pylist() == ["1", "3"] and ledger.rows_in == 2
 
 
+def test_excluded_rows_are_in_the_ledger(tmp_path):
+    table, ledger = load(write_lines(tmp_path / "rows.jsonl", *ROWS), exclude=["7", "nowhere"])
+    assert "7" not in table["source_row"].to_pylist() and table.num_rows == 2
+    assert [(row["reason"], row["detail"]) for row in ledger.dropped] == [("excluded", "rows.jsonl:1: id 7")]
+
+
 def test_bad_rows_are_dropped_with_reason_and_place(tmp_path):
     good = {"q": "Fine?", "a": "1"}
     path = write_lines(
@@ -496,6 +502,8 @@ def test_benchmark_window_and_count(tmp_path):
         InputError, match=r"2 problems selected, evaluation\.benchmarks\.exam\.expected_problems says 3"
     ):
         select(path, **window, expected_problems=3)
+    left = select(path, **window, expected_problems=1, exclude=["p2", "p4"])
+    assert [row["problem_id"] for row in left] == ["p3"]
     with pytest.raises(InputError, match="no problem selected"):
         select(path, date_column="date", date_from="2030-01-01")
     with pytest.raises(InputError, match=r"'day'.*evaluation\.benchmarks\.exam\.columns\.date"):

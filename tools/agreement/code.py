@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agreement import Graded, Row, read_rows, tally
+from whichteacher.code_tests import caveat_of
 from whichteacher.config import Verification
 from whichteacher.responses import join_response
 from whichteacher.verifiers.dispatch import verify_many
@@ -73,6 +74,7 @@ def _livecodebench(folder: Path, jobs: int) -> list[Row]:
         failing = [(submission["failing_input"], submission["failing_expected"])] if submission["failing_input"] else []
         make = _scripts if problem["kind"] == "stdin" else _functions
         if tests := make(problem, failing):
+            tests["caveat"] = caveat_of(problem["statement"])
             kind = {None: "passed", -2: "wrong answer", -3: "out of time", -4: "error"}[submission["error_code"]]
             rows, passed = sets.setdefault(f"LiveCodeBench, {kind}", ([], []))
             program = f"{_PREAMBLE}\n{submission['code']}"

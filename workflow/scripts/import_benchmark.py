@@ -41,7 +41,7 @@ def to_problem(taken: Mapping[str, Any], number: int, benchmark: str, category: 
         "prompt": turns[0]["content"],
         "reference": reference,
         "reference_type": answer_type_of(taken.get("answer_type")) or infer_type(reference, category),
-        "tests": code_tests_of(taken.get("tests"), taken.get("language")),
+        "tests": code_tests_of(taken.get("tests"), taken.get("language"), taken.get("checker"), turns[0]["content"]),
         "difficulty": _level(taken.get("difficulty")),
     }
     needed = "reference" if category == "math" else "tests"
@@ -73,7 +73,7 @@ def in_window(value: Any, date_from: str | None, date_to: str | None) -> bool:
 
 
 def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The benchmark's problems inside its date window, in the order of the file.
+    """The benchmark's problems inside its date window, without the excluded ones, in the order of the file.
 
     Raises :class:`InputError` on a row that cannot be used, an id that repeats, an AIME answer that is no integer from
     0 to 999, or another number of problems than expected.
@@ -83,6 +83,7 @@ def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]
     columns = {**benchmark["columns"], "date": benchmark.get("date_column")}
     reader = ColumnReader(columns, key)
     problems: list[dict[str, Any]] = []
+    excluded, left_out = set(benchmark.get("exclude") or []), []
     faults: list[tuple[str, Fault]] = []
     aime = benchmark["category"] == "math" and benchmark["role"].startswith("AIME")
     for row in rows:
@@ -93,6 +94,9 @@ def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]
             if "date" in taken and not in_window(taken["date"], benchmark.get("date_from"), benchmark.get("date_to")):
                 continue
             problem = to_problem(taken, row.number, name, benchmark["category"])
+            if problem["problem_id"] in excluded:
+                left_out.append(problem["problem_id"])
+                continue
             if aime and not is_aime_answer(problem["reference"]):
                 answer = problem["reference"]
                 raise Fault("wrong_type", f"answer {answer!r} is no integer from 0 to 999, as every AIME answer is")
@@ -107,6 +111,8 @@ def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]
             f"{location}: {fault.detail}{more}: mend the file of benchmark {name}, or its mapping in {key}"
         )
     _check_selection(problems, key, place, benchmark.get("expected_problems"))
+    if left_out:
+        print(f"{name}: {len(left_out)} of {len(excluded)} excluded problems left out: {', '.join(left_out)}")
     return problems
 
 

@@ -60,12 +60,13 @@ class Query(NamedTuple):
 def to_query(taken: Mapping[str, Any], number: int, category: str) -> Query:
     """A query from the mapped values of row ``number``. Raises :class:`Fault` where they have not the right types."""
     reference = answer_of(taken.get("answer"))
+    turns = turns_of(taken)
     return Query(
         source_row=label_of(taken["id"], "id") if "id" in taken else str(number),
-        turns=turns_of(taken),
+        turns=turns,
         reference=reference,
         reference_type=answer_type_of(taken.get("answer_type")) or infer_type(reference, category),
-        tests=code_tests_of(taken.get("tests"), taken.get("language")),
+        tests=code_tests_of(taken.get("tests"), taken.get("language"), taken.get("checker"), turns[-1]["content"]),
         constraints=constraints_of(taken.get("constraints"), taken.get("constraint_arguments")),
     )
 
@@ -100,6 +101,7 @@ def import_rows(rows: Iterator[Row], name: str, source: Mapping[str, Any], ledge
     place = source.get("path") or source["hub"]
     reader = ColumnReader(source["columns"], f"corpus.sources.{name}", source.get("where"))
     left = source.get("limit") or float("inf")
+    excluded = set(source.get("exclude") or [])
     held: list[Query] = []
     characters, first = 0, ""
     for row in rows:
@@ -110,8 +112,12 @@ def import_rows(rows: Iterator[Row], name: str, source: Mapping[str, Any], ledge
             if not reader.selects(row.values):
                 ledger.drop("", "not_selected", row.location)
                 continue
-            held.append(to_query(reader.take(row.values), row.number, source["category"]))
-            characters += held[-1].characters
+            query = to_query(reader.take(row.values), row.number, source["category"])
+            if query.source_row in excluded:
+                ledger.drop("", "excluded", f"{row.location}: id {query.source_row}")
+            else:
+                held.append(query)
+                characters += query.characters
         except Fault as fault:
             first = first or f"; the first fault: {row.location}: {fault.detail}"
             ledger.drop("", fault.reason, f"{row.location}: {fault.detail}")
@@ -135,7 +141,7 @@ def import_rows(rows: Iterator[Row], name: str, source: Mapping[str, Any], ledge
 def main(name: str, source: Mapping[str, Any], table: str, ledger: str, dropped: str) -> None:
     """Import the source ``name`` with the settings ``source``."""
     place = Path(source["path"]).name if source.get("path") else source["hub"]
-    settings = {key: source.get(key) for key in ("revision", "columns", "where", "limit")}
+    settings = {key: source.get(key) for key in ("revision", "columns", "where", "limit", "exclude")}
     scratch = Path(f"{ledger}.scratch")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)

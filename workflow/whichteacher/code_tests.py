@@ -2,7 +2,8 @@
 
 The one form is JSON text: ``{"call_type": "assert", "assert_case": [code, ...]}``, Python statements that run after the
 program, or ``{"call_type": "std", "inputs": [...], "outputs": [...]}``, standard input and the output wanted. A ``language``
-stands in it where it is not Python.
+stands in it where it is not Python, a ``checker`` where outputs other than the wanted one may be right, and a ``caveat`` (of
+:func:`caveat_of`) where they may be and nothing tells them from wrong ones.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ast
 import json
 import keyword
 import math
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,22 @@ from whichteacher.rows import Fault, canonical, kind_of
 LANGUAGES = {"python": "python", "python3": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
 _INPUTS, _OUTPUTS = ("inputs", "input", "stdin"), ("outputs", "output", "stdout")
 _STANDARD = ("stdin_stdout", "stdin")
+#: Words by which a problem says that it has more than one right answer, or that it talks back.
+_SEVERAL_ANSWERS = re.compile(
+    r"""
+    \b(?:multiple|several|many|more\ than\ one)\b[^.]{0,100}[.,;]?[^.]{0,40}\bany\ (?:one\ )?of\ (?:them|these|those)\b
+    | \b(?:multiple|several|many|more\ than\ one)\ (?:\w+\ ){0,3}(?:answer|solution|output)s?\b[^.]{0,60}\bany\ (?:one|answer|solution)\b
+    | \b(?:print|output|return|find|report|give)(?:ing)?\ any\ (?:one\ )?(?:of\ (?:them|these|those)|valid|possible|correct|such|suitable)\b
+    | \bany\ (?:valid|correct|possible|optimal)\ (?:answer|solution|output)s?\b
+    | \b(?:print|output|return)\b[^.]{0,120}\bin\ any\ order\b
+    | \bany\ of\ (?:them|these|those)\ (?:is|are|will\ be)\ (?:considered\ )?(?:accepted|correct)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_INTERACTIVE = re.compile(
+    r"\binteractive (?:problem|task)\b|\bproblem is interactive\b|\bflush (?:the |your )?(?:standard )?(?:output|stdout)\b",
+    re.IGNORECASE,
+)
 _CALLS = ("function_call", "functional")
 
 #: A call as a case. A program may give its function as a method of ``Solution``; JSON has no tuples.
@@ -55,7 +73,18 @@ sys.modules["pytest"].raises = _raises
 """
 
 
-def code_tests_of(value: Any, language: Any = None) -> str | None:
+def caveat_of(problem: str) -> str | None:
+    """Why an output that differs from the wanted one may be right all the same: ``interactive`` or ``several_answers``.
+
+    None where ``problem``, the text of a code query, says neither. Words alone are looked at, so problems that say it in
+    other ways are missed (LiveCodeBench lists such ones in its errata).
+    """
+    if _INTERACTIVE.search(problem):
+        return "interactive"
+    return "several_answers" if _SEVERAL_ANSWERS.search(" ".join(problem.split())) else None
+
+
+def code_tests_of(value: Any, language: Any = None, checker: Any = None, problem: str = "") -> str | None:
     """Tests of a code query in the one form; None where there are none. Raises :class:`Fault`.
 
     ``value`` is text, JSON or as Python prints it, or what it says:
@@ -72,6 +101,10 @@ def code_tests_of(value: Any, language: Any = None) -> str | None:
     Lines of a standard input or output that come as a list are joined. ``language`` (of :data:`LANGUAGES`; none is Python) is
     what the tests are written for, unless they name one. Tests in another language than Python are of standard input and
     output.
+
+    ``checker`` (or ``checker`` in the object) is Python text that defines ``check(given, printed, wanted)``, in the order of
+    testlib's checkers: whether what a program printed for an input is right, where the wanted output is one of several. It is
+    for tests of standard input and output. Without one, ``problem``, the text of the query, tells of a caveat.
     """
     if value is None:
         return None
@@ -79,6 +112,7 @@ def code_tests_of(value: Any, language: Any = None) -> str | None:
         value = _read(value)
     if isinstance(value, Mapping):
         tests, named = _of_object(value), value.get("language")
+        checker = value.get("checker") if checker is None else checker
     elif isinstance(value, list):
         tests, named = _of_list(value), None
     else:
@@ -88,7 +122,28 @@ def code_tests_of(value: Any, language: Any = None) -> str | None:
         if tests["call_type"] != "std":
             raise Fault("wrong_tests", f"{spoken} tests that are no standard input and output")
         tests["language"] = spoken
+    if checker:
+        tests["checker"] = _checker(checker, tests)
+    elif caveat := caveat_of(problem):
+        tests["caveat"] = caveat
     return canonical(tests, "tests")
+
+
+def _checker(text: Any, tests: Mapping[str, Any]) -> str:
+    """The text of a checker. Raises :class:`Fault` where it is none, or the tests are not of standard input and output."""
+    if not isinstance(text, str):
+        raise Fault("wrong_tests", f"checker is {kind_of(text)}, not text")
+    if tests["call_type"] != "std":
+        raise Fault("wrong_tests", "a checker for tests that are not of standard input and output")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Fault("wrong_tests", f"checker that cannot be read: {error}") from None
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in body):
+        raise Fault("wrong_tests", "checker without a function check(given, printed, wanted)")
+    return text
 
 
 def language_of(value: Any) -> str:

@@ -105,6 +105,9 @@ class Columns(Block):
         None, description="Tests of a code query: JSON or Python test functions (see config/README.md)."
     )
     language: str | None = Field(None, description="Language of the tests, python or cpp; none is python.")
+    checker: str | None = Field(
+        None, description="Python function that tells right outputs from wrong ones where several are right."
+    )
     constraints: str | None = Field(
         None, description="IFEval constraints: JSON text or an object, or the list of their names."
     )
@@ -134,6 +137,9 @@ class Source(Block):
     limit: Positive | None = Field(None, description="Take at most this many rows; none takes all.")
     where: dict[str, Scalar | list[Scalar]] = Field(
         default_factory=dict, description="Take only rows with these values; a list allows any of it."
+    )
+    exclude: list[str] = Field(
+        default_factory=list, description="Ids of rows to leave out: faulty problems, or ones that no test decides."
     )
     columns: Columns = Field(description="Column mapping.")
     guess: bool = Field(False, description="True where the paper does not name this source for this category.")
@@ -760,6 +766,9 @@ class Benchmark(Block):
     date_column: str | None = Field(None, description="Column with the contest date.")
     date_from: str | None = Field(None, description="First contest date taken, YYYY-MM-DD.")
     date_to: str | None = Field(None, description="Last contest date taken, YYYY-MM-DD.")
+    exclude: list[str] = Field(
+        default_factory=list, description="Ids of problems to leave out: faulty ones, or ones that no test decides."
+    )
     expected_problems: Positive | None = Field(None, description="Fail unless this many problems are selected.")
     samples: Positive = Field(description="Samples per problem.")
 

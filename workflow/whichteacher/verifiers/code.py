@@ -2,6 +2,9 @@
 
 The score is the share of tests passed. A test that ran out of time is tried once more alone before it counts as undecided, and
 a verdict stays undecided only where the tests that did not run could still change it.
+
+Where several outputs are right, the query's checker tells, in a sandbox of its own turn: the program never sees it, nor the
+wanted output. Without a checker an output that differs proves nothing, so the answer is undecided.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import platform
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 from whichteacher.sandbox import Job, Result
 from whichteacher.verifiers.outcome import Outcome, undecided, wrong
@@ -28,6 +32,8 @@ _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+
 #: Statements of a test that do nothing by themselves.
 _IDLE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass)
 _OUT_OF_TIME = ("cpu_limit", "wall_limit")
+#: Outcomes of a test that say no more than that the output is another one.
+_OTHER_OUTPUT = ("wrong_output", "error:AssertionError")
 
 
 def version() -> str:
@@ -75,11 +81,22 @@ def _tests_something(case: str) -> bool:
     )
 
 
-def _read_tests(tests: str | None, max_tests: int) -> tuple[str, str, list[str], list[str]] | None:
-    """Language, call type, cases and expected outputs; None where the tests cannot be read, or would pass any program."""
+class _Tests(NamedTuple):
+    """The first tests of a query: ``outputs`` are those wanted on standard output, none for assert cases."""
+
+    language: str
+    call_type: str
+    cases: list[str]
+    outputs: list[str]
+    checker: str | None
+    caveat: str | None
+
+
+def _read_tests(tests: str | None, max_tests: int) -> _Tests | None:
+    """None where the tests cannot be read, or would pass any program."""
     try:
         payload = json.loads(tests or "")
-        wanted, call_type = payload.get("language", "python"), payload["call_type"]
+        wanted, call_type, checker = payload.get("language", "python"), payload["call_type"], payload.get("checker")
         if call_type == "assert":
             cases, outputs = payload["assert_case"], []
         elif call_type == "std":
@@ -97,21 +114,39 @@ def _read_tests(tests: str | None, max_tests: int) -> tuple[str, str, list[str],
         sound = all(map(_tests_something, cases))
     else:
         # A program that does nothing prints what a blank output wants.
-        sound = len(outputs) == len(cases) and any(map(str.strip, outputs))
-    return (wanted, call_type, cases, outputs) if sound else None
+        sound = len(outputs) == len(cases) and (bool(checker) or any(map(str.strip, outputs)))
+    return _Tests(wanted, call_type, cases, outputs, checker, payload.get("caveat")) if sound else None
 
 
-def _outcomes(results: Sequence[Result], outputs: Sequence[str]) -> list[str]:
-    """``passed``, ``wrong_output``, or what stopped the test."""
+def _outcomes(results: Sequence[Result], tests: _Tests, run: Callable[[Job], list[Result]]) -> list[str]:
+    """``passed``, ``wrong_output``, what stopped the test, or ``checker_failed``."""
+    outputs = tests.outputs
+    checked = _ask_checker(tests, results, run) if tests.checker else {}
     told = []
     for index, result in enumerate(results):
         if result.status != "ran":
             told.append(f"{result.status}:{result.error}" if result.error else result.status)
+        elif index in checked:
+            told.append(checked[index])
         elif outputs and not same_output(result.output, outputs[index]):
             told.append("wrong_output")
         else:
             told.append("passed")
     return told
+
+
+def _ask_checker(tests: _Tests, results: Sequence[Result], run: Callable[[Job], list[Result]]) -> dict[int, str]:
+    """What the checker says of each test that ran; ``checker_failed`` where it raised anything but an AssertionError."""
+    ran = [index for index, result in enumerate(results) if result.status == "ran"]
+    cases = [f"assert check({tests.cases[index]!r}, {results[index].output!r}, {tests.outputs[index]!r})" for index in ran]
+    said = run(Job(tests.checker or "", "assert", cases)) if cases else []
+    found = dict.fromkeys(ran, "checker_failed")
+    for index, result in zip(ran, said, strict=False):
+        if result.status == "ran":
+            found[index] = "passed"
+        elif result.error == "AssertionError":
+            found[index] = "wrong_output"
+    return found
 
 
 def check(
@@ -121,7 +156,7 @@ def check(
     read = _read_tests(tests, max_tests)
     if read is None:
         return undecided("reference_unreadable")
-    wanted, call_type, cases, outputs = read
+    wanted, call_type, cases, outputs = read[:4]
     found = last_program(answer, wanted)
     if found is None:
         return wrong("no_program")
@@ -133,7 +168,7 @@ def check(
         return wrong("other_language")
     job = Job(program, call_type, cases, [len(text.encode("utf-8", "replace")) for text in outputs], language)
     try:
-        told = _outcomes(run(job), outputs)
+        told = _outcomes(run(job), read, run)
     except OSError as error:
         return undecided("sandbox_failed", error=str(error))
     passed = told.count("passed")
@@ -149,4 +184,7 @@ def check(
     open_tests = len(cases) - len(told) + sum(outcome in _OUT_OF_TIME for outcome in told)
     if open_tests and (passed + open_tests) / len(cases) >= threshold:
         return undecided("timeout", **evidence)
+    unsure = told.count("checker_failed") + (sum(outcome in _OTHER_OUTPUT for outcome in told) if read.caveat else 0)
+    if passed / len(cases) < threshold <= (passed + unsure) / len(cases):
+        return undecided(read.caveat or "checker_failed", **evidence)
     return Outcome(passed / len(cases), "tests_passed" if passed == len(cases) else "tests_failed", evidence)
