@@ -13,6 +13,7 @@ import draw_length_histogram
 import draw_lengths
 import draw_perplexities
 import draw_scores
+import draw_thresholds
 import draw_training_loss
 import draw_verdicts
 import measure_traces
@@ -31,13 +32,16 @@ from matplotlib import image
 from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
 from whichteacher.plotting import box_statistics, read_published
-from whichteacher.schemas import COLLECTED, CONTAMINATION, CONTAMINATION_SWEEP, REVERIFIED
+from whichteacher.schemas import COLLECTED, CONTAMINATION, CONTAMINATION_SWEEP, REJUDGED, REVERIFIED
 from whichteacher.tables import read_table, write_json, write_table
 
 REPOSITORY = Path(__file__).parents[1]
 PUBLISHED = REPOSITORY / "config" / "published"
 FIGURES = tuple(build_report.FIGURES)
-AUDITS = ("verdicts", "error_rates", "agreement", "disagreements", "references", "contested")
+AUDITS = (
+    *("verdicts", "error_rates", "agreement", "disagreements", "references", "contested"),
+    *("thresholds", "score_quantiles"),
+)
 _BOTH = ("in", "kept")
 
 
@@ -81,6 +85,13 @@ def _draw(study):
         0.95,
     )
     draw_verdicts.main(statistics / "verdicts.csv", _pictures(study, "verdicts"), looks, CATEGORIES)
+    draw_thresholds.main(
+        statistics / "thresholds.csv",
+        _pictures(study, "thresholds"),
+        looks,
+        CATEGORIES,
+        dict.fromkeys(CATEGORIES, 0.9),
+    )
     draw_ledger.main(statistics / "ledger.csv", _pictures(study, "ledger"), looks)
     sweep = study / "corpus/contamination_sweep.parquet"
     draw_contamination.main(sweep, _pictures(study, "contamination"), {"containment": 0.6, "similarity": 0.9})
@@ -119,6 +130,7 @@ def study(tmp_path_factory):
         [root / f"verification/references/{shard}.parquet" for shard in (0, 1)],
         root / "verification/audit/cases.parquet",
         root / "verification/audit/sample.parquet",
+        [],
         {name: statistics / f"{name}.csv" for name in AUDITS},
         0.95,
     )
@@ -382,7 +394,7 @@ def test_an_audit_has_no_students(study):
     page = _report(study, study / "audit.html", training=False)
     assert "trains no students" in page
     assert 'id="finding"' not in page and "planted rows" not in page
-    assert 'id="teachers"' in page and page.count("<figure") == 7
+    assert 'id="teachers"' in page and page.count("<figure") == 8
 
 
 def test_flagged_pairs_stand_side_by_side_the_doubtful_first(study, tmp_path):
@@ -470,7 +482,40 @@ def test_judges_and_rules_are_compared_by_what_the_rules_had_said():
     evidence = json.dumps({"before": {"verdict": "fail", "reason": "other_value"}})
     judged = {"teacher": "t", "category": "math", "attempt_id": "a", "verifier": "judge_x", "verdict": "pass"}
     attempts = pd.DataFrame([{**judged, "reason": "judged", "evidence": evidence}])
-    pairs = summarise_verdicts.opinions(pd.DataFrame(columns=REVERIFIED.names), attempts)
+    none = (pd.DataFrame(columns=schema.names) for schema in (REVERIFIED, REJUDGED))
+    again = {**judged, "again": "swapped_x", "reason": "judged", "again_verdict": "fail", "again_reason": "judged"}
+    pairs = summarise_verdicts.opinions(next(none), attempts, next(none))
     (row,) = summarise_verdicts.agreement(pairs).to_dict("records")
     assert row["pair"] == "judge_x" and row["second_only"] == row["changed"] == 1
     assert build_report.pair_name("judge_x") == "the rules, and the judge x"
+    pairs = summarise_verdicts.opinions(pd.DataFrame(columns=REVERIFIED.names), attempts, pd.DataFrame([again]))
+    rows = summarise_verdicts.agreement(pairs).set_index("pair")
+    assert rows.loc["swapped_x", "first_only"] == 1
+    assert build_report.pair_name("swapped_x") == "the judge x, and again with the answer before the reference"
+    assert build_report.pair_name("second_y") == "the judge, and the judge y"
+
+
+def test_kappa_is_that_of_the_textbook():
+    # Cohen's example form: observed agreement 0.7, expected 0.5.
+    assert summarise_verdicts.kappa(20, 5, 10, 15) == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+    assert summarise_verdicts.kappa(5, 0, 0, 0) is None and summarise_verdicts.kappa(3, 2, 0, 0) is None
+
+
+def test_a_sweep_counts_attempts_and_queries():
+    rows = [("q1", "fail", 0.5), ("q1", "pass", 0.9), ("q2", "fail", 0.3), ("q2", "unknown", 0.0)]
+    attempts = pd.DataFrame(rows, columns=["query_id", "verdict", "score"]).assign(teacher="t", category="code")
+    sweep = summarise_verdicts.threshold_sweep(attempts).set_index("threshold")
+    assert sweep.loc[0.0, ["attempts", "passing", "queries", "solved"]].tolist() == [3, 3, 2, 2]
+    assert sweep.loc[0.9, ["passing", "solved"]].tolist() == [1, 1]
+    assert sweep.loc[0.3, "solved_share"] == 1 and sweep.loc[1.0, "share"] == 0
+    (row,) = summarise_verdicts.score_quantiles(attempts).to_dict("records")
+    assert (row["attempts"], row["q50"], row["mean"]) == (3, 0.5, pytest.approx(1.7 / 3))
+
+
+def test_thresholds_are_drawn_where_attempts_were_decided(study):
+    rows = pd.read_csv(study / "figures/thresholds.csv")
+    assert set(rows["teacher"]) == set(study_tables.TEACHERS) and rows["share"].between(0, 1).all()
+    falling = rows.sort_values("threshold").groupby(["teacher", "category"])["share"]
+    assert falling.apply(lambda shares: shares.is_monotonic_decreasing).all()
+    empty = draw_thresholds.draw(rows.head(0), study_tables.TEACHERS, CATEGORIES, dict.fromkeys(CATEGORIES, 0.9))
+    assert empty.axes[0].texts[0].get_text() == "No attempt has been decided"

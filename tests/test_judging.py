@@ -3,10 +3,12 @@
 import json
 from collections import Counter
 
+import collect_attempts
 import complete_constraints
 import judge_responses
 import pandas as pd
 import pytest
+import rejudge_sample
 import verify_responses
 from endpoint_server import EndpointServer
 from hypothesis import given
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from whichteacher import judging
 from whichteacher.config import REWARDED, ConfigError, Judge, Verification, check_config
 from whichteacher.miniature.study import small_study
-from whichteacher.schemas import ATTEMPTS, CONSTRAINTS, QUERIES, VERDICTS
+from whichteacher.schemas import ATTEMPTS, CONSTRAINTS, QUERIES, REJUDGED, VERDICTS
 from whichteacher.tables import read_frame, write_table
 from whichteacher.verifiers.outcome import Outcome
 
@@ -347,3 +349,75 @@ def test_what_is_undecided_has_no_score():
     row = {name: "" for name in VERDICTS.names} | {"evidence": "{}", "score": 0.0}
     made = judge_responses.judged_verdict(row, Outcome(None, "judge_length"), 0.0, "judge_x", "v")
     assert (made["verdict"], made["score"]) == ("unknown", 0.0)
+
+
+# --- asked again -----------------------------------------------------------------------------------------------------
+
+
+def test_swapping_shows_the_answer_before_the_reference():
+    turns = [{"role": "user", "content": "Say <reference> and <answer>."}]
+    for category in ("math", "science"):
+        (plain,), (swapped,) = (judging.ask(category, turns, "R", "A", swapped=order) for order in (False, True))
+        places = [
+            swapped["content"].index(f"<{name}>\n{letter}") for name, letter in (("answer", "A"), ("reference", "R"))
+        ]
+        assert places == sorted(places)
+        assert sorted(plain["content"].splitlines()) == sorted(swapped["content"].splitlines())
+    with pytest.raises(ValueError, match="does not show reference and answer"):
+        judging.ask("general", turns, "R", "A", swapped=True)
+
+
+def test_second_judges_decide_nothing_and_need_a_first():
+    second = judge(categories=["math", "science"], second=True)
+    settings = Verification.model_validate({"judges": {"one": judge(), "two": second}})
+    assert settings.asked == ["one"] and settings.judge_of("science") is None
+    assert settings.asked_again == ["one", "two"]
+    assert Verification.model_validate({"judges": {"two": second}}).asked_again == []
+    reward = judge(engine="reward", categories=list(REWARDED))
+    assert Verification.model_validate({"judges": {"r": reward}}).asked_again == [], (
+        "a reward model is shown no reference"
+    )
+    with pytest.raises(ValueError, match="a second judge is asked about answers"):
+        Judge.model_validate(judge(categories=["instruction_following"], second=True))
+
+
+def asked_again(shard, url, categories, second):
+    settings, running = blocks(url, list(categories))
+    verification = Verification.model_validate(SETTINGS).model_dump(mode="json", exclude={"judges", "audit"})
+    rejudge_sample.main(
+        {"t": [shard / "collected.parquet"]},
+        [shard / "shard.parquet"],
+        shard / "again.parquet",
+        "other" if second else "kind",
+        {**settings, "second": second},
+        running,
+        {"t": "tags"},
+        verification,
+        100,
+        str(shard / "store"),
+    )
+    return read_frame(shard / "again.parquet", REJUDGED)
+
+
+def test_what_judges_decided_is_judged_again(shard):
+    """A judge that goes by what comes first is found out by the other order."""
+
+    def first_wins(prompt, seed):
+        if "Verdict:" in prompt:
+            return f"Verdict: {'equal' if prompt.index('<reference>') < prompt.index('<answer>') else 'different'}"
+        return written(prompt, seed)
+
+    with EndpointServer(write=first_wins) as server:
+        judged(shard, server.url)
+        outputs = [shard / f"collected{kind}.parquet" for kind in ("", ".ledger", ".dropped")]
+        collect_attempts.main(
+            [shard / "attempts.parquet"], [shard / "judged.parquet"], shard / "shard.parquet", outputs, "t/0"
+        )
+        swapped = asked_again(shard, server.url, ("math", "science", "general"), second=False)
+        second = asked_again(shard, server.url, ("math", "general"), second=True)
+    verdicts = swapped.groupby("category")[["verdict", "again_verdict"]].agg(list)
+    assert verdicts.loc["math"].tolist() == [["pass", "pass"], ["fail", "fail"]]
+    assert set(swapped["again"]) == {"swapped_kind"} and set(swapped["category"]) == {"math", "science"}
+    assert set(second["again"]) == {"second_other"} and set(second["category"]) == {"math", "general"}
+    assert (second["verdict"] == second["again_verdict"]).all(), "asked in the first order, it says the same"
+    assert second["again_score"].tolist() == second["score"].tolist()

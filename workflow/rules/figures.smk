@@ -16,11 +16,20 @@ _DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SH
 
 TRACE_FIGURES = ["category_shares", "length_histogram", "lengths", "perplexities"]
 CORPUS_FIGURES = ["ledger", "contamination"]
-VERDICT_FIGURES = ["verdicts"]
+VERDICT_FIGURES = ["verdicts", "thresholds"]
 STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training else []
 FIGURES = [*STUDENT_FIGURES, *TRACE_FIGURES, *VERDICT_FIGURES, *CORPUS_FIGURES]
 TABLES = ["table1", "table2"] if STUDY.training else []
-AUDITS = ["verdicts", "error_rates", "agreement", "disagreements", "references", "contested"]
+AUDITS = [
+    "verdicts",
+    "error_rates",
+    "agreement",
+    "disagreements",
+    "references",
+    "contested",
+    "thresholds",
+    "score_quantiles",
+]
 STATISTICS = [
     "teachers",
     "costs",
@@ -172,6 +181,30 @@ rule draw_verdicts:
         categories=CATEGORIES,
     script:
         "../scripts/draw_verdicts.py"
+
+
+rule draw_thresholds:
+    input:
+        sweep="<results>/statistics/thresholds.csv",
+        code=code("draw_thresholds"),
+    output:
+        svg="<results>/figures/thresholds.svg",
+        png="<results>/figures/thresholds.png",
+        csv="<results>/figures/thresholds.csv",
+    log:
+        "<logs>/draw_thresholds.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        teachers=lambda wildcards: LOOKS,
+        categories=CATEGORIES,
+        thresholds={category: STUDY.verification.threshold_of(category) for category in CATEGORIES},
+    script:
+        "../scripts/draw_thresholds.py"
 
 
 rule draw_contamination:

@@ -89,6 +89,7 @@ rule summarise_verdicts:
         checks=collect("<results>/verification/references/{shard}.parquet", shard=SHARDS),
         cases="<results>/verification/audit/cases.parquet",
         again="<results>/verification/audit/sample.parquet",
+        judged=collect("<results>/verification/audit/judged/{judge}.parquet", judge=STUDY.verification.asked_again),
         code=code("summarise_verdicts"),
     output:
         verdicts="<results>/statistics/verdicts.csv",
@@ -97,6 +98,8 @@ rule summarise_verdicts:
         disagreements="<results>/statistics/disagreements.csv",
         references="<results>/statistics/references.csv",
         contested="<results>/statistics/contested.csv",
+        thresholds="<results>/statistics/thresholds.csv",
+        score_quantiles="<results>/statistics/score_quantiles.csv",
     log:
         "<logs>/summarise_verdicts.log",
     conda:

@@ -182,3 +182,33 @@ rule reverify_sample:
         verification=_RULES,
     script:
         "../scripts/reverify_sample.py"
+
+
+if STUDY.verification.asked_again:
+
+    rule rejudge_sample:
+        input:
+            collected=rules.reverify_sample.input.collected,
+            queries=rules.reverify_sample.input.queries,
+            model=lambda wildcards: judge_files(wildcards.judge),
+            prompts=_PROMPTS,
+            code=code("rejudge_sample"),
+        output:
+            table="<results>/verification/audit/judged/{judge}.parquet",
+        log:
+            "<logs>/rejudge_sample/{judge}.log",
+        conda:
+            "../../envs/generation.yaml"
+        threads: 1
+        resources:
+            mem_mb=3000 if STUDY.miniature else 200000,
+            runtime=60 if STUDY.miniature else 4 * 60,
+            gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.verification.judges[wildcards.judge].devices,
+        params:
+            judge=lambda wildcards: judge_block(wildcards.judge),
+            formats={name: teacher.answer_format for name, teacher in STUDY.teachers.items()},
+            verification=_RULES,
+            sample=STUDY.verification.audit.sample,
+            store=STUDY.store,
+        script:
+            "../scripts/rejudge_sample.py"

@@ -78,6 +78,12 @@ FIGURES = {
         "such an attempt is never accepted.",
         "42rem",
     ),
+    "thresholds": (
+        "Scores, and what other thresholds would pass.",
+        "Share of each teacher’s decided attempts with at least that score; dashed: the threshold of the study. Where a line is "
+        "steep, the threshold decides who passes.",
+        "42rem",
+    ),
     "contamination": (
         "Thresholds of decontamination.",
         "Queries that each method would flag and drop by itself, by threshold. A flagged query whose numbers or telling words "
@@ -86,7 +92,7 @@ FIGURES = {
     ),
 }
 #: Figures that stand in a section of their own, not among those of the paper.
-_APART = ("differences", "ledger", "contamination", "verdicts")
+_APART = ("differences", "ledger", "contamination", "verdicts", "thresholds")
 #: Flagged pairs shown per method, and characters shown of a text.
 _SHOWN_PAIRS, _SHOWN_CHARACTERS = 50, 2000
 #: Planted rows that must stay: near duplicates are no duplicates, and shared boilerplate is no contamination.
@@ -462,7 +468,13 @@ def _share(row: Mapping[str, Any], name: str) -> str:
 
 def pair_name(pair: str) -> str:
     """Two graders, in words."""
-    return _PAIRS.get(pair, f"the rules, and the judge {pair.removeprefix('judge_')}")
+    kind, _, name = pair.partition("_")
+    told = {
+        "judge": f"the rules, and the judge {name}",
+        "swapped": f"the judge {name}, and again with the answer before the reference",
+        "second": f"the judge, and the judge {name}",
+    }
+    return _PAIRS.get(pair) or told[kind]
 
 
 def build_verdicts(inputs: Mapping[str, Any], teachers: Mapping[str, str]) -> dict[str, Any]:
@@ -504,13 +516,24 @@ def build_verdicts(inputs: Mapping[str, Any], teachers: Mapping[str, str]) -> di
         "loaded": {"attempts": number(loaded["attempts"].sum()), "changed": int(loaded["changed"].sum())},
         "agreement": table(
             "Two ways to grade the same attempts",
-            ("Graders", "Category", "Teacher", "Attempts", "Both pass", "First only", "Second only", "Neither"),
+            (
+                "Graders",
+                "Category",
+                "Teacher",
+                "Attempts",
+                "Both pass",
+                "First only",
+                "Second only",
+                "Neither",
+                "Kappa",
+            ),
             [
                 (
                     pair_name(row["pair"]),
                     row["category"].replace("_", " "),
                     teachers[row["teacher"]],
                     *(number(row[name]) for name in ("attempts", "both_pass", "first_only", "second_only", "neither")),
+                    "–" if pd.isna(row["kappa"]) else number(row["kappa"], 2),
                     row["first_only"] + row["second_only"] > 0,
                 )
                 for row in pairs[pairs["pair"] != "under_load"].to_dict("records")
@@ -552,6 +575,20 @@ def build_verdicts(inputs: Mapping[str, Any], teachers: Mapping[str, str]) -> di
                 for row in contested.head(_SHOWN_PAIRS).to_dict("records")
             ],
             text=(0, 1, 2, 3, 4),
+        ),
+        "scores": table(
+            "Scores of decided attempts",
+            ("Category", "Teacher", "Attempts", "Mean", "10 %", "25 %", "Median", "75 %", "90 %"),
+            [
+                (
+                    row["category"].replace("_", " "),
+                    teachers[row["teacher"]],
+                    number(row["attempts"]),
+                    *(number(row[name], 2) for name in ("mean", "q10", "q25", "q50", "q75", "q90")),
+                )
+                for row in tables["score_quantiles"].sort_values(["category", "teacher"]).to_dict("records")
+            ],
+            text=(0, 1),
         ),
         "reasons": table(
             "Verdicts and their reasons",
@@ -689,6 +726,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
         "training": None,
         "judged": pictures["verdicts"],
+        "thresholds": pictures["thresholds"],
         "verdicts": build_verdicts(inputs, teachers),
         "flow": pictures["ledger"],
         "ledger": ledger_tables(pd.read_csv(inputs["ledger"])),

@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from whichteacher import judging
 from whichteacher.config import Verification
-from whichteacher.engines.respond import Request, Response, respond
+from whichteacher.engines.respond import Request, respond
 from whichteacher.rounds import renderer, spec_of
 from whichteacher.schemas import ATTEMPTS, QUERIES, VERDICTS
 from whichteacher.tables import read_frame, read_table, write_table
 from whichteacher.verifiers.dispatch import structure
-from whichteacher.verifiers.outcome import Outcome, undecided
+from whichteacher.verifiers.outcome import Outcome
 
 
 def rows_to_judge(
@@ -53,20 +53,6 @@ def rows_to_judge(
         if isinstance(answer, str):
             rows[place] = {**query, "answer": answer}
     return rows
-
-
-def chats_of(rows: Sequence[Mapping[str, Any]], engine: str) -> list[list[dict[str, str]]]:
-    """What the judge is given for each row."""
-    if engine == "reward":
-        return [judging.rate(row["turns"], row["answer"]) for row in rows]
-    return [judging.ask(row["category"], row["turns"], row["reference"], row["answer"]) for row in rows]
-
-
-def outcome_of(category: str, engine: str, response: Response) -> Outcome:
-    """What a judge's response decides."""
-    if response.finish_reason != "stop":
-        return undecided(f"judge_{response.finish_reason}")
-    return judging.read_judgement(category, engine, response.text)
 
 
 def judged_verdict(
@@ -102,14 +88,14 @@ def main(
     table = read_frame(verdicts, VERDICTS)
     chosen = rows_to_judge(drawn, queries, table, judge, answer_format)
     spec = spec_of(judge, running)
-    prompts = renderer(judge)(chats_of(list(chosen.values()), judge["engine"])) if chosen else []
+    prompts = renderer(judge)(judging.chats_of(list(chosen.values()), judge["engine"])) if chosen else []
     responses = respond([Request(prompt, 0) for prompt in prompts], spec, store, f"judge_responses {name}")
     thresholds = Verification.model_validate(verification)
     rows = table.to_dict("records")
     reasons: Counter[str] = Counter()
     for (place, row), response in zip(chosen.items(), responses, strict=True):
         category = row["category"]
-        outcome = outcome_of(category, judge["engine"], response)
+        outcome = judging.outcome_of(category, judge["engine"], response)
         task = "reward" if judge["engine"] == "reward" else judging.PROMPTS[category]
         version = f"{task}+{judge['model']}@{(judge['revision'] or response.model_digest)[:12]}"
         rows[place] = judged_verdict(rows[place], outcome, thresholds.threshold_of(category), f"judge_{name}", version)

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from whichteacher.config import Verification
 from whichteacher.outcomes import by_teacher
 from whichteacher.schemas import COLLECTED, CONSTRAINTS, QUERIES, REVERIFIED
-from whichteacher.tables import read_batches, read_frame, write_table
+from whichteacher.tables import read_frame, select_rows, write_table
 from whichteacher.verifiers.dispatch import REFERENCES, rows_to_verify, structure, verify_many, with_constraints
 from whichteacher.verifiers.outcome import Outcome
 from whichteacher.verifiers.pool import Task, run_rules
@@ -30,22 +28,8 @@ def draw(collected: Sequence[str], size: int) -> pd.DataFrame:
     """The sample of one teacher, from its shards: attempts that rules decided, by identifier."""
     found = [read_frame(path, COLLECTED, ["attempt_id", "verifier"]) for path in collected]
     by_rule = pd.concat([rows.loc[~rows["verifier"].str.startswith("judge_"), "attempt_id"] for rows in found])
-    return _rows(collected, COLLECTED, _COLUMNS, "attempt_id", by_rule.sort_values().head(size))
-
-
-def _rows(paths: Sequence[str], schema: pa.Schema, columns: Sequence[str], key: str, wanted: pd.Series) -> pd.DataFrame:
-    """``columns`` of the rows whose ``key`` is wanted, by it. Texts of other rows are never all in memory."""
-    values = pa.array(wanted, pa.string())
-    batches = (
-        batch.select(columns).filter(pc.is_in(batch[key], value_set=values))
-        for path in paths
-        for batch in read_batches(path, schema)
-    )
-    return (
-        pa.concat_tables([pa.schema([schema.field(c) for c in columns]).empty_table(), *batches])
-        .to_pandas()
-        .sort_values(key)
-    )
+    chosen = by_rule.sort_values().head(size)
+    return select_rows(collected, COLLECTED, _COLUMNS, "attempt_id", chosen).to_pandas()
 
 
 def second_opinions(rows: Sequence[Mapping[str, Any]], settings: Verification) -> list[dict[str, Any]]:
@@ -89,7 +73,7 @@ def main(
     verification = Verification.model_validate(settings)
     samples = {teacher: draw(files, sample) for teacher, files in collected.items()}
     ids = pd.concat([drawn["query_id"] for drawn in samples.values()]).drop_duplicates()
-    asked = _rows(queries, QUERIES, REFERENCES, "query_id", ids)
+    asked = select_rows(queries, QUERIES, REFERENCES, "query_id", ids).to_pandas()
     if constraints:
         asked = with_constraints(asked, pd.concat([read_frame(path, CONSTRAINTS) for path in constraints]))
     told = []

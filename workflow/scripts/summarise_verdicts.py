@@ -1,14 +1,19 @@
 """What is known of the verdicts themselves: can they be trusted?
 
 Reads every attempt (COLLECTED), the queries (QUERIES), what became of references against themselves (REFERENCE_CHECKS), the
-labelled cases (LABELLED_CASES) and the sample that was verified again (REVERIFIED). Writes CSVs:
+labelled cases (LABELLED_CASES), the sample that was verified again (REVERIFIED) and the judgements asked for again (REJUDGED).
+Writes CSVs:
 
 - verdicts: attempts by teacher, category, verifier, verdict and reason, with their share of the teacher's attempts in the category;
 - error_rates: per category the labelled cases, and how often a wrong answer passed (``false_pass``) and a right one did not
   (``false_fail``; ``unknown`` counts those that were left undecided), with Wilson intervals;
-- agreement: per pair of graders, teacher and category how many attempts both pass, one of them, or neither; ``changed`` are
+- agreement: per pair of graders, teacher and category how many attempts both pass, one of them, or neither, with Cohen's ``kappa``
+  (empty where one of them says the same of all); ``changed`` are
   verdicts that differ under load;
 - disagreements: the attempts behind it, at most :data:`SHOWN` per pair, with their answers;
+- thresholds: what each threshold would pass, by teacher and category: attempts, and queries with one that passes. Queries that passed
+  at the study's own were not tried again, so above it their number is a lower bound;
+- score_quantiles: the scores of each teacher's decided attempts by category, because a threshold means another share in each;
 - references: unfit ones by category and reason;
 - contested: queries on which at least two teachers give the same answer against the reference, with that answer and how many
   teachers passed. The reference may be wrong; none is ever replaced.
@@ -19,17 +24,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from whichteacher.outcomes import ALL, by_teacher
 from whichteacher.responses import END_THINK
-from whichteacher.schemas import COLLECTED, LABELLED_CASES, QUERIES, REFERENCE_CHECKS, REVERIFIED
+from whichteacher.schemas import COLLECTED, LABELLED_CASES, QUERIES, REFERENCE_CHECKS, REJUDGED, REVERIFIED
 from whichteacher.tables import read_frame, write_text
 
 #: Disagreements listed per pair of graders and teacher.
 SHOWN = 50
 #: So much of an answer is listed.
 _SHOWN_CHARACTERS = 300
+#: Thresholds of the sweep: every twentieth.
+SWEEP = tuple(step / 20 for step in range(21))
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _JUDGED = "judge_"
 _LOAD = "under_load"
 
@@ -40,6 +49,32 @@ def verdict_counts(attempts: pd.DataFrame) -> pd.DataFrame:
     counts = attempts.groupby(keys, sort=True).size().reset_index(name="attempts")
     counts["share"] = counts["attempts"] / counts.groupby(["teacher", "category"])["attempts"].transform("sum")
     return counts
+
+
+def threshold_sweep(attempts: pd.DataFrame) -> pd.DataFrame:
+    """What each threshold of :data:`SWEEP` passes of ``attempts`` (teacher, category, query_id, verdict, score).
+
+    Columns: teacher, category, threshold, ``attempts`` that were decided, ``passing`` and their ``share``; ``queries`` with a
+    decided attempt, ``solved`` and ``solved_share``.
+    """
+    rows: list[dict[str, Any]] = []
+    decided = attempts[attempts["verdict"] != "unknown"]
+    for (teacher, category), group in decided.groupby(["teacher", "category"], sort=True):
+        best = group.groupby("query_id")["score"].max()
+        for threshold in SWEEP:
+            passing, solved = int((group["score"] >= threshold).sum()), int((best >= threshold).sum())
+            row = {"teacher": teacher, "category": category, "threshold": threshold}
+            row |= {"attempts": len(group), "passing": passing, "share": passing / len(group)}
+            rows.append(row | {"queries": len(best), "solved": solved, "solved_share": solved / len(best)})
+    columns = ["teacher", "category", "threshold", "attempts", "passing", "share", "queries", "solved", "solved_share"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def score_quantiles(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Scores of the decided ``attempts`` by teacher and category: their number, mean and :data:`QUANTILES` (``q10``, ...)."""
+    decided = attempts[attempts["verdict"] != "unknown"].groupby(["teacher", "category"], sort=True)["score"]
+    named = {f"q{100 * level:.0f}": decided.quantile(level) for level in QUANTILES}
+    return pd.DataFrame({"attempts": decided.size(), "mean": decided.mean(), **named}).reset_index()
 
 
 def error_rates(cases: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -66,11 +101,11 @@ def error_rates(cases: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return pd.DataFrame([*told, rates(ALL, cases)])
 
 
-def opinions(again: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFrame:
+def opinions(again: pd.DataFrame, attempts: pd.DataFrame, rejudged: pd.DataFrame) -> pd.DataFrame:
     """Two graders' verdicts per row: columns teacher, category, attempt_id, pair, first, second, first_reason, second_reason.
 
     ``again`` are rows of REVERIFIED: the rules against themselves under load, and against a second opinion. ``attempts`` are
-    all attempts, of which those that a judge decided tell what the rules had said.
+    all attempts, of which those that a judge decided tell what the rules had said. ``rejudged`` are rows of REJUDGED.
     """
     shared = ["teacher", "category", "attempt_id"]
     frames = []
@@ -97,31 +132,38 @@ def opinions(again: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFrame:
             second_reason=judged["reason"],
         )
     )
+    frames.append(
+        rejudged[shared].assign(
+            pair=rejudged["again"],
+            first=rejudged["verdict"],
+            second=rejudged["again_verdict"],
+            first_reason=rejudged["reason"],
+            second_reason=rejudged["again_reason"],
+        )
+    )
     return pd.concat(frames, ignore_index=True)
+
+
+def kappa(both: int, first_only: int, second_only: int, neither: int) -> float | None:
+    """Cohen's kappa of two graders that pass or do not; None where it has no value, as one of them says the same of all."""
+    first, second = both + first_only, both + second_only
+    total = first + second_only + neither
+    if 0 in (first, total - first) or 0 in (second, total - second):
+        return None
+    return float(cohens_kappa([[both, first_only], [second_only, neither]]).kappa)
 
 
 def agreement(pairs: pd.DataFrame) -> pd.DataFrame:
     """How often two graders agree: ``pairs`` of :func:`opinions`, counted by pair, category and teacher."""
-
-    def count(rows: pd.DataFrame) -> pd.Series:
+    told = []
+    for (pair, category, teacher), rows in pairs.groupby(["pair", "category", "teacher"], sort=True):
         first, second = rows["first"] == "pass", rows["second"] == "pass"
-        return pd.Series(
-            {
-                "attempts": len(rows),
-                "both_pass": int((first & second).sum()),
-                "first_only": int((first & ~second).sum()),
-                "second_only": int((~first & second).sum()),
-                "neither": int((~first & ~second).sum()),
-                "changed": int((rows["first"] != rows["second"]).sum()),
-            }
-        )
-
-    columns = ["pair", "category", "teacher"]
-    if pairs.empty:
-        return pd.DataFrame(
-            columns=[*columns, "attempts", "both_pass", "first_only", "second_only", "neither", "changed"]
-        )
-    return pairs.groupby(columns, sort=True).apply(count, include_groups=False).reset_index()
+        masks = (first & second, first & ~second, ~first & second, ~first & ~second)
+        counts = [int(mask.sum()) for mask in masks]
+        changed = int((rows["first"] != rows["second"]).sum())
+        told.append((pair, category, teacher, len(rows), *counts, changed, kappa(*counts)))
+    cells = ["both_pass", "first_only", "second_only", "neither"]
+    return pd.DataFrame(told, columns=["pair", "category", "teacher", "attempts", *cells, "changed", "kappa"])
 
 
 def disagreements(pairs: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
@@ -171,24 +213,30 @@ def main(
     checks: Sequence[str],
     cases: str,
     again: str,
+    judged: Sequence[str],
     outputs: Mapping[str, str],
     confidence: float,
 ) -> None:
     """Write ``outputs``: a CSV for each of the names above. ``collected`` holds each teacher's files."""
     asked = read_frame(queries, QUERIES, ["query_id", "category", "reference"])
-    columns = ["attempt_id", "query_id", "verdict", "reason", "verifier", "evidence"]
+    columns = ["attempt_id", "query_id", "verdict", "score", "reason", "verifier", "evidence"]
     attempts = pd.concat(
         [read_frame(files, COLLECTED, columns).assign(teacher=teacher) for teacher, files in collected.items()]
     ).merge(asked[["query_id", "category"]], on="query_id", validate="many_to_one")
     sample = read_frame(again, REVERIFIED)
-    pairs = opinions(sample, attempts)
+    rejudged = read_frame(judged, REJUDGED)
+    pairs = opinions(sample, attempts, rejudged)
+    shown = ["attempt_id", "query_id", "reference", "text"]
+    texts = pd.concat([sample[shown], rejudged[shown]]).drop_duplicates("attempt_id")
     tables = {
         "verdicts": verdict_counts(attempts),
         "error_rates": error_rates(read_frame(cases, LABELLED_CASES), confidence),
         "agreement": agreement(pairs),
-        "disagreements": disagreements(pairs, sample[["attempt_id", "query_id", "reference", "text"]]),
+        "disagreements": disagreements(pairs, texts),
         "references": unfit_references(read_frame(checks, REFERENCE_CHECKS)),
         "contested": contested(attempts, asked),
+        "thresholds": threshold_sweep(attempts),
+        "score_quantiles": score_quantiles(attempts),
     }
     for name, table in tables.items():
         write_text(outputs[name], table.to_csv(index=False))
@@ -204,6 +252,7 @@ if "snakemake" in globals():
             snakemake.input.checks,  # noqa: F821
             snakemake.input.cases,  # noqa: F821
             snakemake.input.again,  # noqa: F821
+            list(snakemake.input.judged),  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821
             snakemake.params.confidence,  # noqa: F821
         )

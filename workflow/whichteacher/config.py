@@ -590,6 +590,11 @@ class Judge(Serving):
         "answer is to the reference; instruction_following: it writes constraints for queries without any; multi_turn and "
         "general: coherence, correctness and helpfulness.",
     )
+    second: bool = Field(
+        False,
+        description="Asked once more about a sample of what other judges decided; no verdict rests on it. Best of another "
+        "family than theirs and the teachers'.",
+    )
     trust_remote_code: bool = Field(
         False, description="Engine `reward`: run the class that the model's own files define, of the same revision."
     )
@@ -600,6 +605,11 @@ class Judge(Serving):
     def _categories_fit(self) -> Judge:
         if "code" in self.categories:
             raise ValueError("code is decided by its tests: remove `code` from the categories of the judge")
+        if self.second and "instruction_following" in self.categories:
+            raise ValueError(
+                "a second judge is asked about answers, and instruction_following has rules for these: remove it from the "
+                "categories of the judge"
+            )
         other = sorted(set(self.categories) - set(REWARDED))
         if self.engine == "reward" and other:
             raise ValueError(
@@ -634,7 +644,7 @@ class Verification(Block):
     @model_validator(mode="after")
     def _one_judge_each(self) -> Verification:
         for category in CATEGORIES:
-            names = [name for name, judge in self.judges.items() if category in judge.categories]
+            names = [name for name, judge in self.judges.items() if category in judge.categories and not judge.second]
             if len(names) > 1:
                 raise ValueError(f"{category} has the judges {' and '.join(names)}: leave it to one of them")
         return self
@@ -642,7 +652,19 @@ class Verification(Block):
     @property
     def asked(self) -> list[str]:
         """The judges of answers, in the order in which they are asked."""
-        return [name for name, judge in self.judges.items() if set(judge.categories) != {"instruction_following"}]
+        return [
+            name
+            for name, judge in self.judges.items()
+            if set(judge.categories) != {"instruction_following"} and not judge.second
+        ]
+
+    @property
+    def asked_again(self) -> list[str]:
+        """The judges that are asked about a sample of what judges decided: the second ones, and of the first those whose
+        question puts reference and answer in an order that can be changed."""
+        two = {"math", "science"}
+        first = [name for name in self.asked if two & set(self.judges[name].categories)]
+        return [*first, *(name for name, judge in self.judges.items() if judge.second)] if self.asked else []
 
     def table(self, stem: str, before: str | None = None) -> str:
         """Path of a round's verdicts after all judges, or as they are ``before`` one. Each hands its table on to the next;
@@ -652,7 +674,8 @@ class Verification(Block):
 
     def judge_of(self, category: str) -> str | None:
         """The name of the judge for ``category``, None where there is none."""
-        return next((name for name, judge in self.judges.items() if category in judge.categories), None)
+        names = (name for name, judge in self.judges.items() if category in judge.categories and not judge.second)
+        return next(names, None)
 
     def threshold_of(self, category: str) -> float:
         """The threshold that holds for ``category``."""

@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from whichteacher.engines.respond import Response
 from whichteacher.engines.reward import SCORED
 from whichteacher.responses import END_THINK
 from whichteacher.rule import InputError
@@ -51,6 +52,9 @@ _CERTAIN = frozenset({"no_reference", "no_box", "empty_box", "other_integer", "o
 #: So much of what a judge said is kept as evidence: its last words, where the judgement stands.
 _SHOWN_CHARACTERS = 400
 
+#: Where a prompt shows reference and answer.
+_SECTIONS = {name: f"<{name}>\n{{{name}}}\n</{name}>" for name in ("reference", "answer")}
+_SECTION = re.compile("|".join(map(re.escape, _SECTIONS.values())))
 _PLACE = re.compile(r"\{(query|reference|answer)\}")
 _VERDICT = re.compile(r"^[^\w\n]*verdict[^\w\n]+(equal|different)[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
 
@@ -71,17 +75,41 @@ def _shown_query(turns: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in turns)
 
 
+def chats_of(rows: Sequence[Mapping[str, Any]], engine: str, swapped: bool = False) -> list[list[dict[str, str]]]:
+    """What a judge is given for each row (category, turns, reference and answer part); ``swapped`` as in :func:`ask`."""
+    if engine == "reward":
+        return [rate(row["turns"], row["answer"]) for row in rows]
+    return [ask(row["category"], row["turns"], row["reference"], row["answer"], swapped) for row in rows]
+
+
+def outcome_of(category: str, engine: str, response: Response) -> Outcome:
+    """What a judge's response decides."""
+    if response.finish_reason != "stop":
+        return undecided(f"judge_{response.finish_reason}")
+    return read_judgement(category, engine, response.text)
+
+
 def ask(
-    category: str, turns: Sequence[Mapping[str, str]], reference: str | None = None, answer: str = ""
+    category: str,
+    turns: Sequence[Mapping[str, str]],
+    reference: str | None = None,
+    answer: str = "",
+    swapped: bool = False,
 ) -> list[dict[str, str]]:
     """The chat that asks a language model about ``answer`` (for ``instruction_following`` about the query itself).
 
-    Of a mathematics or science answer with a box, the box is shown alone.
+    Of a mathematics or science answer with a box, the box is shown alone. ``swapped`` shows the answer before the
+    reference. Raises :class:`ValueError` where the prompt does not show both.
     """
     if category in ("math", "science"):
         answer = last_boxed(answer) or answer
     values = {"query": _shown_query(turns), "reference": reference or "", "answer": answer}
     template = (PROMPTS_FOLDER / f"{PROMPTS[category]}.txt").read_text(encoding="utf-8")
+    if swapped:
+        if sorted(_SECTION.findall(template)) != sorted(_SECTIONS.values()):
+            raise ValueError(f"{PROMPTS[category]} does not show reference and answer once each")
+        other = {_SECTIONS["reference"]: _SECTIONS["answer"], _SECTIONS["answer"]: _SECTIONS["reference"]}
+        template = _SECTION.sub(lambda section: other[section[0]], template)
     # In one pass: what a value holds is never a place itself.
     return [{"role": "user", "content": _PLACE.sub(lambda place: values[place[1]], template)}]
 

@@ -192,6 +192,23 @@ REVERIFIED = _schema(
     text=STRING,
 )
 
+REJUDGED = _schema(
+    teacher=STRING,
+    attempt_id=STRING,
+    query_id=STRING,
+    category=STRING,
+    verifier=STRING,  # the judge that decided: judge_<name>
+    verdict=STRING,
+    score=FLOAT,
+    reason=STRING,
+    again=STRING,  # swapped_<name>: the same judge, answer before reference; second_<name>: another judge
+    again_verdict=STRING,
+    again_score=FLOAT,
+    again_reason=STRING,
+    reference=(STRING, "null"),
+    text=STRING,
+)
+
 COLLECTED = _schema(
     **{field.name: (field.type, "null") if field.nullable else field.type for field in ATTEMPTS},
     **{

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 # Whoever hands over a frame has imported pandas; the others need not wait for it.
@@ -159,6 +160,21 @@ def read_batches(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[pa
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             yield as_table(file.read_row_group(group), schema, str(path))
+
+
+def select_rows(
+    paths: Sequence[str | os.PathLike[str]], schema: pa.Schema, columns: Sequence[str], key: str, wanted: Iterable[str]
+) -> pa.Table:
+    """``columns`` of the rows whose ``key`` is wanted, in the order of ``key``. Of the others no more than a row group is
+    in memory."""
+    values = pa.array(wanted, pa.string())
+    batches = (
+        batch.select(columns).filter(pc.is_in(batch[key], value_set=values))
+        for path in paths
+        for batch in read_batches(path, schema)
+    )
+    empty = pa.schema([schema.field(column) for column in columns]).empty_table()
+    return pa.concat_tables([empty, *batches]).sort_by(key)
 
 
 def read_frame(

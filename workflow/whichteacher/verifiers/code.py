@@ -138,7 +138,9 @@ def _outcomes(results: Sequence[Result], tests: _Tests, run: Callable[[Job], lis
 def _ask_checker(tests: _Tests, results: Sequence[Result], run: Callable[[Job], list[Result]]) -> dict[int, str]:
     """What the checker says of each test that ran; ``checker_failed`` where it raised anything but an AssertionError."""
     ran = [index for index, result in enumerate(results) if result.status == "ran"]
-    cases = [f"assert check({tests.cases[index]!r}, {results[index].output!r}, {tests.outputs[index]!r})" for index in ran]
+    cases = [
+        f"assert check({tests.cases[index]!r}, {results[index].output!r}, {tests.outputs[index]!r})" for index in ran
+    ]
     said = run(Job(tests.checker or "", "assert", cases)) if cases else []
     found = dict.fromkeys(ran, "checker_failed")
     for index, result in zip(ran, said, strict=False):
