@@ -42,7 +42,7 @@ if STUDY.evaluation:
             settings=lambda wildcards: STUDY.evaluation.model_dump_json(
                 include={
                     **{name: True for name in type(STUDY.evaluation).model_fields},
-                    "benchmarks": {"__all__": {"category", "samples"}},
+                    "benchmarks": {"__all__": {"category", "samples", "layout"}},
                 }
             ),
         shell:

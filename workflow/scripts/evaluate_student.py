@@ -114,7 +114,14 @@ def main(
             sampling=settings["sampling"],
         )
         tasks = [
-            Task(name, each["category"], each["samples"], settings["suffixes"].get(each["category"], ""), tables[name])
+            Task(
+                name,
+                each["category"],
+                each["samples"],
+                settings["suffixes"].get(each["category"], ""),
+                tables[name],
+                each["layout"],
+            )
             for name, each in settings["benchmarks"].items()
         ]
         samples = run_tasks(tasks, student, spec, settings["system_prompt"], store, Path(scratch))

@@ -5,10 +5,12 @@ whole or not at all, so a row that cannot be used is an error.
 """
 
 import datetime
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from whichteacher import livecodebench
 from whichteacher.code_tests import code_tests_of
 from whichteacher.references import infer_type
 from whichteacher.rows import (
@@ -43,6 +45,7 @@ def to_problem(taken: Mapping[str, Any], number: int, benchmark: str, category: 
         "reference_type": answer_type_of(taken.get("answer_type")) or infer_type(reference, category),
         "tests": code_tests_of(taken.get("tests"), taken.get("language"), taken.get("checker"), turns[0]["content"]),
         "difficulty": _level(taken.get("difficulty")),
+        "starter_code": taken.get("starter_code"),
     }
     needed = "reference" if category == "math" else "tests"
     if problem[needed] is None:
@@ -80,8 +83,8 @@ def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]
     """
     key = f"evaluation.benchmarks.{name}"
     place = benchmark.get("path") or benchmark["hub"]
-    columns = {**benchmark["columns"], "date": benchmark.get("date_column")}
-    reader = ColumnReader(columns, key)
+    lcb = benchmark.get("layout") == "livecodebench"
+    reader = ColumnReader(columns_of(benchmark), key)
     problems: list[dict[str, Any]] = []
     excluded, left_out = set(benchmark.get("exclude") or []), []
     faults: list[tuple[str, Fault]] = []
@@ -91,8 +94,12 @@ def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]
             if row.fault:
                 raise row.fault
             taken = reader.take(row.values)
+            if lcb:
+                # Before the tests, which take most of the time, are unpacked.
+                taken["date"] = taken["contest_date"]
             if "date" in taken and not in_window(taken["date"], benchmark.get("date_from"), benchmark.get("date_to")):
                 continue
+            taken = livecodebench.read_problem(taken) if lcb else taken
             problem = to_problem(taken, row.number, name, benchmark["category"])
             if problem["problem_id"] in excluded:
                 left_out.append(problem["problem_id"])
@@ -114,6 +121,19 @@ def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]
     if left_out:
         print(f"{name}: {len(left_out)} of {len(excluded)} excluded problems left out: {', '.join(left_out)}")
     return problems
+
+
+def columns_of(benchmark: Mapping[str, Any]) -> dict[str, str | None]:
+    """The columns that are read of a benchmark's file, by the names used here."""
+    if benchmark.get("layout") == "livecodebench":
+        return {column: column for column in livecodebench.COLUMNS}
+    return {**benchmark["columns"], "date": benchmark.get("date_column")}
+
+
+def digest_of(problems: list[dict[str, Any]]) -> str:
+    """What tells one choice of problems from another: sha256 of their ids, sorted, one per line."""
+    ids = sorted(problem["problem_id"] for problem in problems)
+    return hashlib.sha256("".join(f"{one}\n" for one in ids).encode()).hexdigest()
 
 
 def is_aime_answer(answer: str) -> bool:
@@ -138,12 +158,14 @@ def _check_selection(problems: list[dict[str, Any]], key: str, place: str, expec
 
 def main(name: str, benchmark: Mapping[str, Any], table: str) -> None:
     """Import the benchmark ``name`` with the settings ``benchmark``."""
-    problems = select_problems(read_rows(benchmark), name, benchmark)
+    problems = select_problems(read_rows({**benchmark, "columns": columns_of(benchmark)}), name, benchmark)
     place = Path(benchmark["path"]).name if benchmark.get("path") else benchmark["hub"]
     window = [benchmark.get("date_from"), benchmark.get("date_to")]
+    chosen = digest_of(problems)
     provenance = {"benchmark": name, "from": place, "revision": benchmark.get("revision"), "window": window}
+    provenance["ids_sha256"] = chosen
     write_table(table, problems, BENCHMARK_PROBLEMS, provenance)
-    print(f"{name}: {len(problems)} problems")
+    print(f"{name}: {len(problems)} problems, sha256 of their ids {chosen}")
 
 
 if "snakemake" in globals():

@@ -785,7 +785,10 @@ class Benchmark(Block):
     subset: str | None = Field(None, description="Configuration name of the hub data set.")
     split: str = Field("test", description="Split of the hub data set.")
     category: Literal["math", "code"] = Field(description="How answers are verified.")
-    columns: Columns = Field(description="Column mapping.")
+    layout: Literal["livecodebench"] | None = Field(
+        None, description="The layout of livecodebench/code_generation_lite, in the place of a column mapping."
+    )
+    columns: Columns | None = Field(None, description="Column mapping; give this or `layout`.")
     date_column: str | None = Field(None, description="Column with the contest date.")
     date_from: str | None = Field(None, description="First contest date taken, YYYY-MM-DD.")
     date_to: str | None = Field(None, description="Last contest date taken, YYYY-MM-DD.")
@@ -799,6 +802,10 @@ class Benchmark(Block):
     def _one_place(self) -> Benchmark:
         if (self.path is None) == (self.hub is None):
             raise ValueError("name exactly one of `path` and `hub`")
+        if (self.layout is None) == (self.columns is None):
+            raise ValueError("name exactly one of `layout` and `columns`")
+        if self.layout == "livecodebench" and (self.date_column or self.category != "code"):
+            raise ValueError("LiveCodeBench is code, and its layout has the date: remove `date_column`")
         if self.hub is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError(f"revision {self.revision!r} of {self.hub!r} is no commit: pin one with 40 hex digits")
         return self

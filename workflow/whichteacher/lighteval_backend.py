@@ -60,6 +60,7 @@ class Task:
     samples: int
     suffix: str
     problems: pa.Table
+    layout: str | None = None
 
     @property
     def metric(self) -> str:
@@ -122,14 +123,22 @@ def _prompt_function(task: Task) -> Callable[[dict[str, Any], str], Doc]:
     def prompt(row: dict[str, Any], task_name: str) -> Doc:
         if task.category == "math" and row["reference"] is None:
             raise InputError(f"{task.name}: problem {row['problem_id']} has no reference: add it, or drop the problem")
+        asked = _livecodebench_prompt(row) if task.layout == "livecodebench" else row["prompt"]
         return Doc(
-            query=messages([{"role": "user", "content": row["prompt"]}], suffix=task.suffix)[-1]["content"],
+            query=messages([{"role": "user", "content": asked}], suffix=task.suffix)[-1]["content"],
             choices=[f"$\\boxed{{{row['reference']}}}$"],
             gold_index=0,
             specific={"problem_id": row["problem_id"]},
         )
 
     return prompt
+
+
+def _livecodebench_prompt(row: dict[str, Any]) -> str:
+    """LightEval's prompt for a problem of LiveCodeBench, with the starter code where the problem has some."""
+    from lighteval.tasks.tasks.lcb.main import prepare_prompt
+
+    return prepare_prompt({"question_content": row["prompt"], "starter_code": row["starter_code"]})
 
 
 def _register(tasks: Sequence[Task], folder: Path) -> ModuleType:

@@ -53,6 +53,7 @@ BENCHMARK_PROBLEMS = _schema(
     reference_type=(STRING, "null"),
     tests=(STRING, "null"),
     difficulty=(INT, "null"),
+    starter_code=(STRING, "null"),  # LiveCodeBench: what the program begins with, a part of the prompt
 )
 
 DUPLICATES = _schema(
