@@ -18,18 +18,29 @@ pathvars:
 
 
 include: "workflow/rules/corpus.smk"
-include: "workflow/rules/generation.smk"
-include: "workflow/rules/verification.smk"
-include: "workflow/rules/planning.smk"
-include: "workflow/rules/curation.smk"
-include: "workflow/rules/statistics.smk"
-include: "workflow/rules/training.smk"
+
+
+if STUDY.teachers:
+
+    include: "workflow/rules/generation.smk"
+    include: "workflow/rules/verification.smk"
+    include: "workflow/rules/planning.smk"
+    include: "workflow/rules/curation.smk"
+    include: "workflow/rules/statistics.smk"
+    include: "workflow/rules/training.smk"
+
+
 include: "workflow/rules/evaluation.smk"
-include: "workflow/rules/figures.smk"
 
 
+if STUDY.teachers:
+
+    include: "workflow/rules/figures.smk"
+
+
+# Without teachers, models are evaluated and nothing else.
 rule all:
     default_target: True
     input:
-        "<results>/report.html",
+        "<results>/report.html" if STUDY.teachers else "<results>/statistics/model_scores.csv",
     localrule: True

@@ -43,6 +43,8 @@ RIGHT = {"steps": 0.9, "recheck": 0.75, "leaps": 0.6}
 STUDENT = {"steps": 0.75, "recheck": 0.6, "leaps": 0.2}
 SEEDS = (0, 1)
 CONTROL = "parallel"
+#: Evaluated beside the students.
+MODELS = {"steps": TEACHERS["steps"] | {"expected": {"easy_math": [50, 100], "code_tasks": [0, 1]}}}
 ATTEMPTS = 3
 
 
@@ -334,3 +336,7 @@ def _write_student(
                     }
                 )
         write_table(root / f"evaluation/{student}/{benchmark}.scored.parquet", scored, SCORED_SAMPLES)
+        if student == f"{CONTROL}/steps/0":
+            # The model beside the students answers as this one does.
+            beside = [{**row, "student": "models/steps/0"} for row in scored]
+            write_table(root / f"evaluation/models/steps/0/{benchmark}.scored.parquet", beside, SCORED_SAMPLES)

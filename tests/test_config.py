@@ -108,7 +108,11 @@ FAULTS = [
     ),
     ("curation.perplexity.thresholds", {"nobody": 5.0}, "names 'nobody', which is no teacher: use one of"),
     ("training.seeds", [1, 1], "training.seeds"),
-    ("training", None, "`training` and `evaluation` come together: give both or neither"),
+    ("evaluation", None, "`training` needs `evaluation`: say what the students are scored on"),
+    ("evaluation.models.steps.expected", {"aime": [1, 2]}, "models.steps.expected names 'aime', which is no benchmark"),
+    ("evaluation.models.steps.expected", {"easy_math": [2, 1]}, "models.steps.expected.easy_math is [2.0, 1.0]"),
+    ("evaluation.benchmarks.code_tasks.layout", "livecodebench", "name exactly one of `layout` and `columns`"),
+    ("curation", None, "`teachers` need `corpus.sources` to answer and `curation` for what they say"),
     ("evaluation.benchmarks.easy_math.role", "SAT", "evaluation.benchmarks.easy_math.role (value 'SAT')"),
 ]
 

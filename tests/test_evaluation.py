@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
+import pyarrow as pa
 import pytest
-from evaluate_student import parse_arguments, read_problems
+from evaluate_student import ENVIRONMENT, parse_arguments, read_problems
+from tokenizers import processors
 from transformers import AutoTokenizer
 
 from whichteacher.chat import messages
@@ -29,7 +33,10 @@ SETTINGS = {
     "sampling": {"temperature": 0.8, "top_p": 0.95, "top_k": -1, "max_tokens": 24},
     "max_model_len": 512,
     "tensor_parallel": 1,
+    "data_parallel": 1,
     "dtype": "float32",
+    "revision": None,
+    "answer_format": "tags",
 }
 
 
@@ -121,9 +128,14 @@ def store_responses(store, model, category, problems):
     Store(store, "responses", owner).append(rows)
 
 
-def evaluate(folder, model, benchmarks, **settings):
+def evaluate(folder, model, benchmarks, layouts=MappingProxyType({}), **settings):
     """Run the command on ``benchmarks`` (name: category, samples); their tables lie in ``folder``."""
-    blocks = {name: {"category": category, "samples": samples} for name, (category, samples) in benchmarks.items()}
+    blocks = {
+        name: {"category": category, "samples": samples, "layout": None}
+        for name, (category, samples) in benchmarks.items()
+    }
+    for name, layout in layouts.items():
+        blocks[name]["layout"] = layout
     command = [PYTHON, REPOSITORY / "workflow" / "scripts" / "evaluate_student.py"]
     command += ["--student", "parallel/steps/0", "--model", model, "--store", folder / "store"]
     command += ["--problems", *(folder / f"{name}.problems.parquet" for name in benchmarks)]
@@ -188,7 +200,7 @@ def test_code_is_drawn_but_never_run_by_lighteval(evaluated):
 def test_provenance_names_what_made_the_samples(evaluated, tiny_model):
     provenance = read_provenance(evaluated / "sums.parquet")
     assert provenance["model_digest"] == model_digest(str(tiny_model), None)
-    assert provenance["settings"]["benchmarks"] == {"sums": {"category": "math", "samples": 3}}
+    assert provenance["settings"]["benchmarks"] == {"sums": {"category": "math", "samples": 3, "layout": None}}
     assert provenance["packages"]["lighteval"]
     assert str(evaluated) not in json.dumps(provenance)
 
@@ -228,6 +240,77 @@ def test_a_prompt_is_never_cut(evaluated, tiny_model, tmp_path):
     assert "evaluation.max_model_len (value 64)" in error[0]
     assert "of sums has" in error[0]
     assert not (tmp_path / "sums.parquet").exists()
+
+
+def with_bos(model, folder):
+    """A copy of ``model`` whose template writes a token that its tokenizer would add once more, as Llama's and DeepSeek's do."""
+    shutil.copytree(model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    start = next(token for token in tokenizer.get_vocab() if token.startswith("<|") and "start" in token)
+    tokenizer.bos_token = start
+    tokenizer.chat_template = f"{{{{ '{start}' }}}}" + tokenizer.chat_template
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A", special_tokens=[(start, tokenizer.convert_tokens_to_ids(start))]
+    )
+    tokenizer.save_pretrained(folder)
+    twice = AutoTokenizer.from_pretrained(folder)(f"{start}a")["input_ids"]
+    assert twice[:2] == [tokenizer.bos_token_id] * 2, "this tokenizer would double it"
+    return folder
+
+
+@needs_lighteval
+def test_nothing_is_added_to_what_the_template_wrote(tmp_path, tiny_model):
+    """One real engine start: the prompt has as many tokens as the rendered text, and no more."""
+    model = with_bos(tiny_model, tmp_path / "model")
+    write_table(tmp_path / "sums.problems.parquet", problem_rows("sums", "math", MATH), BENCHMARK_PROBLEMS)
+    done = evaluate(tmp_path, model, {"sums": ("math", 1)}, max_model_len=1024)
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    stored = pa.concat_tables(Store(tmp_path / "store", "responses", model_digest(str(model), None)).tables())
+    for prompt, tokens in zip(stored["prompt"].to_pylist(), stored["prompt_tokens"].to_pylist(), strict=True):
+        assert prompt.count(tokenizer.bos_token) >= 1
+        assert tokens == len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+
+@needs_lighteval
+def test_a_model_that_thinks_natively_is_split_at_its_last_mark(tmp_path, tiny_model):
+    """And LiveCodeBench's problems are asked in LightEval's words, with their starter code."""
+    answers = {"number": ("1234", [("ten and more</think>So \\boxed{1234}.", "stop", 1)])}
+    write_table(tmp_path / "sums.problems.parquet", problem_rows("sums", "math", answers), BENCHMARK_PROBLEMS)
+    store_responses(tmp_path / "store", tiny_model, "math", answers)
+    code = [{**row, "starter_code": "class Solution:\n    pass"} for row in problem_rows("lcb", "code", CODE)]
+    write_table(tmp_path / "lcb.problems.parquet", code, BENCHMARK_PROBLEMS)
+    done = evaluate(
+        tmp_path,
+        tiny_model,
+        {"sums": ("math", 1), "lcb": ("code", 1)},
+        {"lcb": "livecodebench"},
+        answer_format="thinking_only",
+    )
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
+    (row,) = read_table(tmp_path / "sums.parquet", SAMPLES).to_pylist()
+    assert (row["thinking"], row["answer"], row["lighteval_score"]) == ("ten and more", "So \\boxed{1234}.", 1.0)
+    (row,) = read_table(tmp_path / "lcb.parquet", SAMPLES).to_pylist()
+    assert "Question: Problem double: what is it?" in row["prompt"]
+    assert "```python\nclass Solution:\n    pass\n```" in row["prompt"]
+
+
+@needs_lighteval
+def test_a_metric_never_averages_over_samples_that_were_not_drawn():
+    """LightEval's pass@k divides by the metric's n, however few samples there are."""
+    program = (
+        "from lighteval.models.model_output import ModelResponse\n"
+        "from lighteval.tasks.requests import Doc\n"
+        "from whichteacher.lighteval_backend import _math_metric\n"
+        "doc = Doc(query='', choices=['$\\\\boxed{2}$'], gold_index=0)\n"
+        "compute = _math_metric(3).sample_level_fn.compute\n"
+        "print(compute(doc=doc, model_response=ModelResponse(text=['2', '3', '2'])))\n"
+        "compute(doc=doc, model_response=ModelResponse(text=['2', '3']))\n"
+    )
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY / "workflow")}
+    done = subprocess.run([PYTHON, "-c", program], env=environment, capture_output=True, text=True)
+    assert "'avg@n:n=3': 0.666" in done.stdout, done.stderr
+    assert "2 samples were drawn where the metric averages 3" in done.stderr
 
 
 def test_problem_ids_are_unique_and_no_benchmark_is_empty(tmp_path):

@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import build_report
+import check_reference
 import compare_students
 import compare_teachers
 import draw_category_shares
@@ -22,6 +23,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import reconcile_ledger
+import score_models
 import study_tables
 import summarise_costs
 import summarise_teachers
@@ -32,6 +34,7 @@ from matplotlib import image
 from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
 from whichteacher.plotting import box_statistics, read_published
+from whichteacher.rule import InputError
 from whichteacher.schemas import COLLECTED, CONTAMINATION, CONTAMINATION_SWEEP, REJUDGED, REVERIFIED
 from whichteacher.tables import read_table, write_json, write_table
 
@@ -65,12 +68,14 @@ def _draw(study):
     draw_perplexities.main(*traces, PUBLISHED / "fig5_perplexity.csv", _pictures(study, "perplexities"), looks)
     draw_scores.main(
         statistics / "scores.csv",
+        statistics / "model_scores.csv",
         PUBLISHED / "fig1_scores.csv",
         PUBLISHED / "table1_scores.csv",
         _pictures(study, "scores"),
         control,
         study_tables.BENCHMARKS,
         looks,
+        study_tables.MODELS,
     )
     logs = [
         study / f"training/{control}/{teacher}/{seed}/log.parquet" for teacher in looks for seed in study_tables.SEEDS
@@ -137,13 +142,18 @@ def study(tmp_path_factory):
     compared = statistics / "teacher_comparison.csv"
     compare_teachers.main(collected, queries, measures, compared, CATEGORIES, 200, 0.95, 0)
     compare_students.main(
-        sorted(root.glob("evaluation/*/*/*/*.scored.parquet")),
+        sorted(root.glob(f"evaluation/{study_tables.CONTROL}/*/*/*.scored.parquet")),
         statistics / "scores.csv",
         statistics / "student_comparison.csv",
         [study_tables.CONTROL],
         study_tables.LABELS,
         study_tables.BENCHMARK_LABELS,
         {"resamples": 300, "confidence": 0.95, "seed": 0},
+    )
+    score_models.main(
+        sorted(root.glob("evaluation/models/*/*/*.scored.parquet")),
+        statistics / "model_scores.csv",
+        study_tables.MODELS,
     )
     reconcile_ledger.main(sorted(root.glob("**/*.ledger.parquet")), statistics / "ledger.csv")
     table = pq.read_table(queries[0])
@@ -161,7 +171,7 @@ def _report(study, page, training=True, contamination=None):
         "curation": {"controls": [study_tables.CONTROL]},
         "statistics": {"confidence": 0.95},
         "training": {"seeds": [0, 1]} if training else None,
-        "evaluation": {"benchmarks": study_tables.BENCHMARKS} if training else None,
+        "evaluation": {"benchmarks": study_tables.BENCHMARKS, "models": study_tables.MODELS} if training else None,
     }
     students = ("scores", "training_loss", "differences")
     inputs = {
@@ -176,7 +186,7 @@ def _report(study, page, training=True, contamination=None):
         "figures": [study / f"figures/{name}.svg" for name in FIGURES if training or name not in students],
         "files": sorted(study.glob("statistics/*.csv")),
     }
-    names = ("teachers", "costs", "teacher_comparison", "ledger", "scores", "student_comparison")
+    names = ("teachers", "costs", "teacher_comparison", "ledger", "scores", "student_comparison", "model_scores")
     inputs |= {name: study / f"statistics/{name}.csv" for name in names}
     inputs |= {f"audit_{name}": study / f"statistics/{name}.csv" for name in AUDITS}
     inputs |= {name: study / f"tables/{name}.csv" for name in ("table1", "table2")}
@@ -447,6 +457,42 @@ def test_text_of_models_cannot_break_the_page(study, tmp_path):
 
 def test_files_are_shared_out_by_teacher():
     assert by_teacher(["a", "b"], ["a0", "a1", "b0", "b1"]) == {"a": ["a0", "a1"], "b": ["b0", "b1"]}
+
+
+# --- models beside the students --------------------------------------------------------------------------------------
+
+
+def test_a_model_is_scored_as_a_student_with_the_same_answers(study, tmp_path):
+    models = pd.read_csv(study / "statistics/model_scores.csv").set_index("benchmark")
+    students = pd.read_csv(study / "statistics/scores.csv", dtype={"seed": str})
+    student = students[(students["teacher"] == "steps") & (students["seed"] == "0")].set_index("benchmark")
+    for name in ("pass_at_1", "se_samples", "se_problems", "mean_tokens", "truncated", "no_answer", "lighteval"):
+        assert models[name].to_dict() == student[name].to_dict(), name
+    assert models["within"].to_dict() == {"easy_math": True, "hard_math": np.nan, "code_tasks": False} | {
+        name: value for name, value in models["within"].items() if pd.isna(value)
+    }
+    bars = pd.read_csv(study / "figures/scores.csv")
+    beside = bars[(bars["origin"] == "this run") & ~bars["student"].astype("boolean").fillna(True)]
+    assert set(beside["name"]) == {"steps"} and len(beside) == 3
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", _report(study, tmp_path / "page.html")))
+    assert "Models evaluated beside the students" in page and "50.0 to 100.0" in page
+
+
+def test_a_reference_check_fails_with_a_line_per_score_outside(study, tmp_path):
+    with pytest.raises(InputError) as error:
+        check_reference.main(study / "statistics/model_scores.csv", tmp_path / "reference.csv")
+    lines = str(error.value).splitlines()
+    assert (
+        len(lines) == 2 and lines[0].startswith("steps on code_tasks: pass@1 is ") and "expected 0 to 1 %" in lines[0]
+    )
+    assert not (tmp_path / "reference.csv").exists()
+    good = pd.read_csv(study / "statistics/model_scores.csv").query("benchmark != 'code_tasks'")
+    good.to_csv(tmp_path / "good.csv", index=False)
+    check_reference.main(tmp_path / "good.csv", tmp_path / "reference.csv")
+    assert pd.read_csv(tmp_path / "reference.csv")["benchmark"].tolist() == ["easy_math"]
+    good.assign(within=None).to_csv(tmp_path / "none.csv", index=False)
+    with pytest.raises(InputError, match="no model has `expected` scores"):
+        check_reference.main(tmp_path / "none.csv", tmp_path / "reference.csv")
 
 
 # --- the verdicts ----------------------------------------------------------------------------------------------------

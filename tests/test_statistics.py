@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from whichteacher import scores
 from whichteacher.config import CATEGORIES
 from whichteacher.ledger import LedgerError
 from whichteacher.outcomes import query_outcomes
@@ -63,7 +64,7 @@ def measures(study):
 
 @pytest.fixture(scope="module")
 def samples(study):
-    return compare_students.read_samples(sorted(study.glob("evaluation/*/*/*/*.scored.parquet")))
+    return scores.read_samples(sorted(study.glob(f"evaluation/{study_tables.CONTROL}/*/*/*.scored.parquet")))
 
 
 # --- resampling ------------------------------------------------------------------------------------------------------
@@ -357,7 +358,7 @@ def test_conclusions(changes, expected):
 def test_a_student_with_missing_samples_is_an_error_that_names_it(samples):
     mine = samples.query("teacher == 'steps' and benchmark == 'hard_math'")
     with pytest.raises(InputError, match=r"parallel/steps/0.*hard_math.*p000 has 3 samples"):
-        compare_students.shares(mine.iloc[1:])
+        scores.shares(mine.iloc[1:])
     other = samples.query("teacher == 'leaps' and benchmark == 'hard_math' and problem_id != 'p007'")
     with pytest.raises(InputError, match="p007"):
         compare_students.pair_scores(mine, other)

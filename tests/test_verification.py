@@ -471,7 +471,7 @@ def test_a_benchmark_gives_no_part_marks(tmp_path):
     write_table(tmp_path / "samples.parquet", samples, SAMPLES)
     settings = Verification.model_validate(SETTINGS).model_dump(mode="json")
     paths = [tmp_path / f"{name}.parquet" for name in ("samples", "problems", "scored")]
-    score_samples.main(*paths, settings, 1)
+    score_samples.main(*paths, settings, "tags", 1)
     scored = read_frame(paths[2], SCORED_SAMPLES)
     assert scored["sample_id"].tolist() == list("0123")
     assert scored["verdict"].tolist() == ["fail", "pass", "pass", "fail"]

@@ -1,4 +1,5 @@
 import ast
+import json
 import os
 import sys
 
@@ -47,6 +48,9 @@ config["running"] = {
     },
 }
 CONSTRAINT_JUDGE = STUDY.verification.judge_of("instruction_following")
+# What stands in the place of a control's name where it is no student that is evaluated.
+MODELS_CONTROL = "models"
+EVALUATED = STUDY.evaluation.models if STUDY.evaluation else {}
 SHARDS = range(STUDY.corpus.shards)
 GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]
 
@@ -147,6 +151,43 @@ def teacher_files(wildcards):
     """A local teacher's files: new weights re-run its rounds (and find nothing of the old ones in the store)."""
     teacher = STUDY.teachers[wildcards.teacher]
     return folder_files(teacher.model) if teacher.is_loaded and teacher.is_local else []
+
+
+def evaluated_files(wildcards):
+    """The files of what is evaluated: a student's folder, or a local model's files."""
+    if wildcards.control != MODELS_CONTROL:
+        return "<results>/training/{control}/{teacher}/{seed}/model"
+    model = EVALUATED[wildcards.teacher]
+    return folder_files(model.model) if model.is_local else []
+
+
+def evaluated_model(wildcards, input):
+    """Folder or hub id of what is evaluated."""
+    if wildcards.control != MODELS_CONTROL:
+        return input.model
+    model = EVALUATED[wildcards.teacher]
+    return from_here(Path(locate(model.model))) if model.is_local else model.model
+
+
+def evaluation_settings(wildcards):
+    """The evaluation block without what concerns other jobs, as JSON; what a model says of itself stands in it."""
+    shared = {name: True for name in type(STUDY.evaluation).model_fields if name != "models"}
+    asked = {"benchmarks": {"__all__": {"category", "samples", "layout"}}}
+    block = STUDY.evaluation.model_dump(mode="json", include={**shared, **asked})
+    own = {"revision": None, "answer_format": "tags"}
+    if wildcards.control == MODELS_CONTROL:
+        model = EVALUATED[wildcards.teacher]
+        own = model.model_dump(include={"revision", "dtype", "answer_format", "tensor_parallel", "data_parallel"})
+        own["system_prompt"] = block["system_prompt"] if model.system_prompt is None else model.system_prompt
+    return json.dumps({**block, **own})
+
+
+def evaluation_devices(wildcards):
+    """GPUs that an evaluation takes."""
+    if STUDY.miniature:
+        return 0
+    block = EVALUATED[wildcards.teacher] if wildcards.control == MODELS_CONTROL else STUDY.evaluation
+    return block.tensor_parallel * block.data_parallel
 
 
 wildcard_constraints:

@@ -17,7 +17,7 @@ if STUDY.evaluation:
     # All benchmarks of a student in one job: starting the engine is the dear part, and the store holds what is drawn.
     rule evaluate_student:
         input:
-            model="<results>/training/{control}/{teacher}/{seed}/model",
+            model=evaluated_files,
             problems=expand("<results>/corpus/benchmarks/{benchmark}.parquet", benchmark=BENCHMARKS),
             script=from_here(WORKFLOW / "scripts" / "evaluate_student.py"),
             code=code("evaluate_student"),
@@ -34,22 +34,18 @@ if STUDY.evaluation:
         resources:
             mem_mb=3000 if STUDY.miniature else 200000,
             runtime=60 if STUDY.miniature else 1440,
-            gpu=0 if STUDY.miniature else STUDY.evaluation.tensor_parallel,
+            gpu=evaluation_devices,
         params:
             student=lambda wildcards: f"{wildcards.control}/{wildcards.teacher}/{wildcards.seed}",
+            model=evaluated_model,
             store=STUDY.store,
             # A function, because Snakemake would take braces in a prompt for wildcards.
-            settings=lambda wildcards: STUDY.evaluation.model_dump_json(
-                include={
-                    **{name: True for name in type(STUDY.evaluation).model_fields},
-                    "benchmarks": {"__all__": {"category", "samples", "layout"}},
-                }
-            ),
+            settings=evaluation_settings,
         shell:
             'command -v "$WHICHTEACHER_EVALUATION_PYTHON" > /dev/null || {{'
             " echo \"ERROR in evaluate_student: no Python at $WHICHTEACHER_EVALUATION_PYTHON: run 'make setup'\""
             " | tee {log:q} >&2; exit 1; }};"
-            ' "$WHICHTEACHER_EVALUATION_PYTHON" {input.script:q} --student {params.student:q} --model {input.model:q}'
+            ' "$WHICHTEACHER_EVALUATION_PYTHON" {input.script:q} --student {params.student:q} --model {params.model:q}'
             " --problems {input.problems:q} --samples {output.samples:q} --settings {params.settings:q}"
             " --store {params.store:q} --log {log:q}"
 
@@ -70,5 +66,59 @@ if STUDY.evaluation:
             runtime=120,
         params:
             verification=settings(STUDY.verification, exclude={"judges", "audit"}),
+            # Every student learns the one response format, whatever its teacher's own was.
+            answer_format=lambda wildcards: (
+                EVALUATED[wildcards.teacher].answer_format if wildcards.control == MODELS_CONTROL else "tags"
+            ),
         script:
             "../scripts/score_samples.py"
+
+
+if EVALUATED:
+
+    rule score_models:
+        input:
+            scored=collect(
+                "<results>/evaluation/{control}/{model}/0/{benchmark}.scored.parquet",
+                control=MODELS_CONTROL,
+                model=EVALUATED,
+                benchmark=BENCHMARKS,
+            ),
+            code=code("score_models"),
+        output:
+            "<results>/statistics/model_scores.csv",
+        log:
+            "<logs>/score_models.log",
+        conda:
+            "../../envs/statistics.yaml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            models={name: model.model_dump(include={"expected"}) for name, model in EVALUATED.items()},
+        script:
+            "../scripts/score_models.py"
+
+    rule check_reference:
+        input:
+            scores="<results>/statistics/model_scores.csv",
+            code=code("check_reference"),
+        output:
+            "<results>/statistics/reference.csv",
+        log:
+            "<logs>/check_reference.log",
+        conda:
+            "../../envs/statistics.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        script:
+            "../scripts/check_reference.py"
+
+
+rule reference:
+    input:
+        "<results>/statistics/reference.csv",
+    localrule: True

@@ -37,6 +37,7 @@ STATISTICS = [
     "ledger",
     *AUDITS,
     *(["scores", "student_comparison"] if STUDY.training else []),
+    *(["model_scores"] if EVALUATED else []),
 ]
 
 
@@ -234,6 +235,7 @@ if STUDY.training:
     rule draw_scores:
         input:
             scores="<results>/statistics/scores.csv",
+            models="<results>/statistics/model_scores.csv" if EVALUATED else [],
             figure=from_here(PUBLISHED / "fig1_scores.csv"),
             table=from_here(PUBLISHED / "table1_scores.csv"),
             code=code("draw_scores"),
@@ -253,6 +255,9 @@ if STUDY.training:
             control=SHOWN,
             benchmarks=lambda wildcards: ROLES,
             teachers=lambda wildcards: LOOKS,
+            models=lambda wildcards: {
+                name: {"label": model.label, "colour": model.colour} for name, model in EVALUATED.items()
+            },
         script:
             "../scripts/draw_scores.py"
 
@@ -350,6 +355,7 @@ rule build_report:
         collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
         datasets=_DATASETS,
         scores="<results>/statistics/scores.csv" if STUDY.training else [],
+        model_scores="<results>/statistics/model_scores.csv" if EVALUATED else [],
         student_comparison="<results>/statistics/student_comparison.csv" if STUDY.training else [],
         table1="<results>/tables/table1.csv" if STUDY.training else [],
         table2="<results>/tables/table2.csv" if STUDY.training else [],

@@ -266,6 +266,28 @@ def student_scores(scores: pd.DataFrame, teachers: Mapping[str, str], benchmarks
     return table(caption, (*heads, "No answer", "LightEval"), rows, text=(0, 1, 2, 3))
 
 
+def model_scores(scores: pd.DataFrame, models: Mapping[str, Mapping[str, Any]], benchmarks: Mapping[str, str]) -> Table:
+    """The models evaluated beside the students on every benchmark."""
+    rows = [
+        (
+            models[row["model"]]["label"],
+            benchmarks[row["benchmark"]],
+            number(100 * row["pass_at_1"], 1),
+            number(100 * row["se_samples"], 1),
+            number(100 * row["se_problems"], 1),
+            "–" if pd.isna(row["low"]) else f"{number(row['low'], 1)} to {number(row['high'], 1)}",
+            number(row["mean_tokens"], 1),
+            percent(row["truncated"]),
+            percent(row["no_answer"]),
+            number(100 * row["lighteval"], 1),
+        )
+        for row in scores.to_dict("records")
+    ]
+    heads = ("Model", "Benchmark", "Pass@1", "SE, samples", "SE, problems", "Expected", "Tokens", "Cut off")
+    caption = "Models evaluated beside the students, on the same problems and with the same sampling."
+    return table(caption, (*heads, "No answer", "LightEval"), rows, text=(0, 1))
+
+
 def training_costs(summaries: Mapping[str, Mapping[str, Any]], teachers: Mapping[str, str]) -> Table:
     """What training each student took; ``summaries`` by name ``control/teacher/seed``."""
     rows = []
@@ -797,6 +819,11 @@ def build_students(
             paper_table(pd.read_csv(inputs["table2"]), "Table 2. Mean output tokens per sample.", teachers, benchmarks),
         ],
         "students": student_scores(pd.read_csv(inputs["scores"], dtype={"seed": str}), teachers, labels),
+        "models": (
+            model_scores(pd.read_csv(inputs["model_scores"]), study["evaluation"]["models"], labels)
+            if inputs["model_scores"]
+            else None
+        ),
         "training": training_costs(summaries, teachers),
     }
 

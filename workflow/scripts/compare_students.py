@@ -32,76 +32,10 @@ from whichteacher.resampling import (
     sign_flip_p,
 )
 from whichteacher.rule import InputError, Progress
-from whichteacher.schemas import SCORED_SAMPLES
-from whichteacher.tables import read_frame, write_text
+from whichteacher.scores import read_samples, score, shares
+from whichteacher.tables import write_text
 
-_READ = (
-    "student",
-    "benchmark",
-    "problem_id",
-    "finish_reason",
-    "answer",
-    "output_tokens",
-    "lighteval_metric",
-    "lighteval_score",
-    "verdict",
-)
 COLUMNS = ("control", "teacher_a", "teacher_b", "benchmark", "problems", "seeds", "samples", "score_a", "score_b")
-
-
-def read_samples(paths: Sequence[str]) -> pd.DataFrame:
-    """All samples, without their texts: control, teacher, seed, benchmark, problem_id, passed, and what summaries need."""
-    rows = read_frame(paths, SCORED_SAMPLES, _READ)
-    rows[["control", "teacher", "seed"]] = rows.pop("student").str.split("/", expand=True)
-    return rows.assign(
-        passed=(rows["verdict"] == "pass").astype(float),
-        truncated=rows["finish_reason"] == "length",
-        no_answer=rows.pop("answer").isna(),
-        unknown=rows["verdict"] == "unknown",
-    )
-
-
-def shares(samples: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Share of samples that passed, seeds as rows and problems as columns, and the samples behind each share.
-
-    Raises :class:`InputError` where some problem has more samples than another: no pair would be compared fairly.
-    """
-    counts = samples.pivot_table(index="seed", columns="problem_id", values="passed", aggfunc="size", fill_value=0)
-    if counts.to_numpy().min() != counts.to_numpy().max():
-        seed, problem = counts.stack().idxmin()
-        first = samples.iloc[0]
-        raise InputError(
-            f"student {first['control']}/{first['teacher']}/{seed}, benchmark {first['benchmark']}: problem {problem} has "
-            f"{counts.loc[seed, problem]} samples, others {counts.to_numpy().max()}: remove its samples table and evaluate again"
-        )
-    table = samples.pivot_table(index="seed", columns="problem_id", values="passed", aggfunc="mean").sort_index()
-    return table, int(counts.iloc[0, 0])
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean; NaN for fewer than two values."""
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
-
-
-def score(samples: pd.DataFrame) -> dict[str, Any]:
-    """The numbers of one teacher's students (one seed or several) on one benchmark."""
-    table, per_problem = shares(samples)
-    cells = table.to_numpy()
-    within = cells * (1 - cells) / (per_problem - 1) if per_problem > 1 else np.full(cells.shape, np.nan)
-    return {
-        "problems": cells.shape[1],
-        "samples": per_problem,
-        "pass_at_1": cells.mean(),
-        "se_samples": np.sqrt(within.sum()) / cells.size,
-        "se_problems": standard_error(cells.mean(axis=0)),
-        "se_seeds": standard_error(cells.mean(axis=1)),
-        "mean_tokens": samples["output_tokens"].mean(),
-        "truncated": samples["truncated"].mean(),
-        "no_answer": samples["no_answer"].mean(),
-        "unknown": samples["unknown"].mean(),
-        "lighteval_metric": samples["lighteval_metric"].iloc[0],
-        "lighteval": samples["lighteval_score"].mean(),
-    }
 
 
 def score_students(samples: pd.DataFrame, controls: Sequence[str], teachers: Sequence[str]) -> pd.DataFrame:

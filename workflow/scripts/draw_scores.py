@@ -1,7 +1,7 @@
-"""Figure 1: what the students score, beside the paper's bars.
+"""Figure 1: what the students and the other models score, beside the paper's bars.
 
-Reads the students' scores and the paper's Figure 1 and Table 1; writes the figure as SVG and PNG and its data as CSV
-(origin, benchmark, name, value in percent, low and high: the smallest and largest training seed).
+Reads the students' scores, those of the models evaluated beside them, and the paper's Figure 1 and Table 1; writes the figure as SVG and PNG and its data as CSV
+(origin, student, benchmark, name, value in percent, low and high: the smallest and largest training seed).
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,12 @@ def run_bars(scores: pd.DataFrame, control: str) -> pd.DataFrame:
     return bars.assign(origin=THIS_RUN)
 
 
+def model_bars(scores: pd.DataFrame) -> pd.DataFrame:
+    """The models that were evaluated beside the students, in percent."""
+    percent = 100 * scores["pass_at_1"]
+    return scores[["benchmark"]].assign(name=scores["model"], value=percent, low=percent, high=percent, origin=THIS_RUN)
+
+
 def paper_bars(figure: pd.DataFrame, table: pd.DataFrame, role: str) -> pd.DataFrame:
     """The paper's bars of one benchmark: its Figure 1, or the students of its Table 1 where the figure has none."""
     bars = figure[figure["item"] == role][["teacher", "value"]]
@@ -41,13 +47,17 @@ def paper_bars(figure: pd.DataFrame, table: pd.DataFrame, role: str) -> pd.DataF
 
 def prepare(
     scores: pd.DataFrame,
+    models: pd.DataFrame | None,
     figure: pd.DataFrame,
     table: pd.DataFrame,
     control: str,
     benchmarks: Mapping[str, Mapping[str, str]],
 ) -> pd.DataFrame:
-    """All bars, benchmarks in the paper's order of their roles."""
-    run = run_bars(scores, control)
+    """All bars, benchmarks in the paper's order of their roles. ``models`` are the scores of score_models, None where there
+    are no such models."""
+    run = run_bars(scores, control).assign(student=True)
+    if models is not None:
+        run = pd.concat([run, model_bars(models).assign(student=False)], ignore_index=True)
     ordered = sorted(benchmarks, key=lambda name: ROLES.index(benchmarks[name]["role"]))
     parts = []
     for name in ordered:
@@ -55,13 +65,17 @@ def prepare(
             run[run["benchmark"] == name],
             paper_bars(figure, table, benchmarks[name]["role"]).assign(benchmark=name),
         ]
-    return pd.concat(parts, ignore_index=True)[["origin", "benchmark", "name", "value", "low", "high"]]
+    return pd.concat(parts, ignore_index=True)[["origin", "student", "benchmark", "name", "value", "low", "high"]]
 
 
 def draw(
-    bars: pd.DataFrame, benchmarks: Mapping[str, Mapping[str, str]], teachers: Mapping[str, Mapping[str, str]]
+    bars: pd.DataFrame,
+    benchmarks: Mapping[str, Mapping[str, str]],
+    teachers: Mapping[str, Mapping[str, str]],
+    models: Mapping[str, Mapping[str, str]],
 ) -> Figure:
-    """A panel per benchmark, two to a row: this run's bars above the paper's, each best first."""
+    """A panel per benchmark, two to a row: this run's bars above the paper's, each best first. Students are filled, other
+    models hatched."""
     names = list(dict.fromkeys(bars["benchmark"]))
     tallest = [
         bars[bars["benchmark"].isin(names[start : start + 2])].groupby("benchmark").size().max()
@@ -79,27 +93,37 @@ def draw(
             ax.set_axis_off()
             continue
         benchmark = benchmarks[names[index]]
-        _draw_panel(ax, bars[bars["benchmark"] == names[index]], benchmark["role"], teachers)
+        _draw_panel(ax, bars[bars["benchmark"] == names[index]], benchmark["role"], teachers, models)
         ax.set_ylim(tallest[index // 2] + _GAP - 0.5, -0.6)
         ax.set_title(benchmark["label"])
         ax.set_xlabel("Pass@1 (%)")
     return figure
 
 
-def _draw_panel(ax: Axes, bars: pd.DataFrame, role: str, teachers: Mapping[str, Mapping[str, str]]) -> None:
+def _draw_panel(
+    ax: Axes,
+    bars: pd.DataFrame,
+    role: str,
+    teachers: Mapping[str, Mapping[str, str]],
+    models: Mapping[str, Mapping[str, str]],
+) -> None:
     """The bars of one benchmark."""
     place, ticks = 0.0, {}
     for origin in (THIS_RUN, PAPER):
         shown = bars[bars["origin"] == origin].sort_values("value", ascending=False)
         for bar in shown.to_dict("records"):
-            if origin == THIS_RUN:
-                colour, label = teachers[bar["name"]]["colour"], f"{teachers[bar['name']]['label']} student"
+            if origin == THIS_RUN and bar["student"]:
+                look, label = teachers[bar["name"]], f"{teachers[bar['name']]['label']} student"
                 spread = [[bar["value"] - bar["low"]], [bar["high"] - bar["value"]]]
                 ax.errorbar(bar["value"], place, xerr=spread, color=INK, capsize=3, elinewidth=1.2, zorder=3)
+                style = {"color": look["colour"]}
+            elif origin == THIS_RUN:
+                look, label = models[bar["name"]], models[bar["name"]]["label"]
+                style = {"facecolor": "white", "edgecolor": look["colour"], "hatch": "////", "linewidth": 1.0}
             else:
                 label = bar["name"]
-                colour = PAPER_GREYS[0 if "(ours)" in label or label.endswith(" student") else 2]
-            ax.barh(place, bar["value"], color=colour, height=0.74)
+                style = {"color": PAPER_GREYS[0 if "(ours)" in label or label.endswith(" student") else 2]}
+            ax.barh(place, bar["value"], height=0.74, **style)
             end = max(bar["value"], bar["high"]) if origin == THIS_RUN else bar["value"]
             ax.annotate(
                 f"{bar['value']:.1f}", (end, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9
@@ -119,17 +143,20 @@ def _draw_panel(ax: Axes, bars: pd.DataFrame, role: str, teachers: Mapping[str, 
 
 def main(
     scores: str,
+    models_scores: str | None,
     figure: str,
     table: str,
     outputs: Mapping[str, str],
     control: str,
     benchmarks: Mapping[str, Mapping[str, str]],
     teachers: Mapping[str, Mapping[str, str]],
+    models: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Draw the figure and write ``outputs`` (svg, png, csv)."""
     read = pd.read_csv(scores, dtype={"seed": str})
-    bars = prepare(read, read_published(figure), read_published(table), control, benchmarks)
-    save(draw(bars, benchmarks, teachers), bars, "scores", **outputs)
+    beside = pd.read_csv(models_scores) if models_scores else None
+    bars = prepare(read, beside, read_published(figure), read_published(table), control, benchmarks)
+    save(draw(bars, benchmarks, teachers, models), bars, "scores", **outputs)
 
 
 if "snakemake" in globals():
@@ -138,6 +165,7 @@ if "snakemake" in globals():
     with logged(snakemake):  # noqa: F821
         main(
             snakemake.input.scores,  # noqa: F821
+            snakemake.input.models or None,  # noqa: F821
             snakemake.input.figure,  # noqa: F821
             snakemake.input.table,  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821

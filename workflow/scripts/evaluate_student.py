@@ -1,4 +1,4 @@
-"""Draw and score a student's samples on every benchmark, with LightEval and one engine start.
+"""Draw and score a student's samples on every benchmark, with LightEval and one engine start; or another model's.
 
 Reads the student's model folder and a table of ``BENCHMARK_PROBLEMS`` per benchmark; writes a table of ``SAMPLES`` per
 benchmark, ordered by problem and sample. A command of its own, because LightEval needs its own environment: it pins an
@@ -29,9 +29,8 @@ from whichteacher.tables import read_table, versions, write_table
 if TYPE_CHECKING:
     from whichteacher.lighteval_backend import Sample
 
-#: Set before LightEval is imported: nothing of an evaluation comes from a network, so nothing may wait for one.
+#: Set before LightEval is imported: no data of an evaluation comes from a network, so nothing may wait for one.
 ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -56,14 +55,19 @@ def read_problems(paths: Mapping[str, Path]) -> dict[str, pa.Table]:
 
 
 def sample_rows(
-    student: str, benchmark: str, problems: pa.Table, metric: str, samples: Mapping[str, Sequence[Sample]]
+    student: str,
+    benchmark: str,
+    problems: pa.Table,
+    metric: str,
+    samples: Mapping[str, Sequence[Sample]],
+    answer_format: str,
 ) -> list[dict[str, Any]]:
     """Rows of ``SAMPLES`` for one benchmark, in the order of its problems; ``samples`` by problem id."""
     rows = []
     for problem in problems.to_pylist():
         for number, sample in enumerate(samples[problem["problem_id"]]):
             response = sample.response
-            parts = split_response(response.text)
+            parts = split_response(response.text, answer_format)
             rows.append(
                 {
                     "sample_id": response.key,
@@ -88,29 +92,32 @@ def sample_rows(
 
 def main(
     student: str,
-    model: Path,
+    model: str,
     problems: Sequence[Path],
     outputs: Sequence[Path],
     settings: dict[str, Any],
     store: Path,
 ) -> None:
-    """Evaluate ``student``, whose weights lie in ``model``.
+    """Evaluate ``student``, whose weights lie in ``model``: a folder, or a hub id where the settings hold a ``revision``.
 
-    ``settings`` is the evaluation block of the configuration with, per benchmark, its category and samples; ``problems``
-    and ``outputs`` are in the order of its benchmarks.
+    ``settings`` is the evaluation block of the configuration with ``answer_format`` and, per benchmark, its category,
+    samples and layout; ``problems`` and ``outputs`` are in the order of its benchmarks.
     """
     tables = read_problems(dict(zip(settings["benchmarks"], problems, strict=True)))
     with tempfile.TemporaryDirectory(prefix="evaluate_student.") as scratch:
         os.environ.update(ENVIRONMENT, HF_DATASETS_CACHE=f"{scratch}/datasets")
+        if settings["revision"] is None:
+            os.environ["HF_HUB_OFFLINE"] = "1"
         from whichteacher.engines.specs import VllmSpec
         from whichteacher.lighteval_backend import Task, run_tasks
 
         spec = VllmSpec(
-            model=str(model),
-            revision=None,
+            model=model,
+            revision=settings["revision"],
             dtype=settings["dtype"],
             max_model_len=settings["max_model_len"],
             tensor_parallel=settings["tensor_parallel"],
+            data_parallel=settings["data_parallel"],
             sampling=settings["sampling"],
         )
         tasks = [
@@ -124,9 +131,12 @@ def main(
             )
             for name, each in settings["benchmarks"].items()
         ]
-        samples = run_tasks(tasks, student, spec, settings["system_prompt"], store, Path(scratch))
+        prompting = settings["system_prompt"], settings["answer_format"]
+        samples = run_tasks(tasks, student, spec, *prompting, store, Path(scratch))
     for task, output in zip(tasks, outputs, strict=True):
-        rows = sample_rows(student, task.name, task.problems, task.metric, samples[task.name])
+        rows = sample_rows(
+            student, task.name, task.problems, task.metric, samples[task.name], settings["answer_format"]
+        )
         drawn = [sample.response for each in samples[task.name].values() for sample in each]
         write_table(
             output,
@@ -145,7 +155,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = argparse.ArgumentParser(description="Evaluate one student on all benchmarks.")
     parser.add_argument("--student", required=True, help="its name, control/teacher/seed")
-    parser.add_argument("--model", required=True, type=Path, help="folder of its weights and tokenizer")
+    parser.add_argument("--model", required=True, help="folder of its weights and tokenizer, or a hub id")
     parser.add_argument("--problems", required=True, type=Path, nargs="+", help="tables of BENCHMARK_PROBLEMS")
     parser.add_argument(
         "--samples", required=True, type=Path, nargs="+", help="tables of SAMPLES to write, as --problems"

@@ -15,7 +15,7 @@ from whichteacher.tables import read_frame, write_table
 from whichteacher.verifiers.dispatch import verify_many
 
 
-def rows_to_verify(samples: pd.DataFrame, problems: pd.DataFrame) -> list[dict[str, Any]]:
+def rows_to_verify(samples: pd.DataFrame, problems: pd.DataFrame, answer_format: str) -> list[dict[str, Any]]:
     """Samples with the references of their problems, as the verifiers take them.
 
     Raises :class:`ValueError` for a sample whose problem is not in the benchmark.
@@ -28,17 +28,16 @@ def rows_to_verify(samples: pd.DataFrame, problems: pd.DataFrame) -> list[dict[s
         raise ValueError(f"samples of problem {unknown.iloc[0]}, which is not in the benchmark: evaluate again")
     rows = rows.rename(columns={"sample_id": "attempt_id", "problem_id": "query_id"})
     rows = rows.astype(object).where(rows.notna(), None)
-    # Every student learns the one response format, whatever its teacher's own was.
-    return [{**row, "answer_format": "tags"} for row in rows.to_dict("records")]
+    return [{**row, "answer_format": answer_format} for row in rows.to_dict("records")]
 
 
-def main(samples: str, problems: str, scored: str, settings: dict[str, Any], jobs: int) -> None:
+def main(samples: str, problems: str, scored: str, settings: dict[str, Any], answer_format: str, jobs: int) -> None:
     """Score the samples of one student and benchmark."""
     verification = Verification.model_validate(
         {**settings, "threshold": 1.0, "thresholds": {}, "max_tests": sys.maxsize}
     )
     table = read_frame(samples, SAMPLES)
-    rows = rows_to_verify(table, read_frame(problems, BENCHMARK_PROBLEMS))
+    rows = rows_to_verify(table, read_frame(problems, BENCHMARK_PROBLEMS), answer_format)
     verdicts = pd.DataFrame(
         verify_many(rows, verification, jobs, "score_samples"), columns=["verdict", "score", "reason"]
     )
@@ -54,5 +53,6 @@ if "snakemake" in globals():
             snakemake.input.problems,  # noqa: F821
             snakemake.output.table,  # noqa: F821
             snakemake.params.verification,  # noqa: F821
+            snakemake.params.answer_format,  # noqa: F821
             snakemake.threads,  # noqa: F821
         )

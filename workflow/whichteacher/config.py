@@ -362,7 +362,7 @@ class Decontaminate(Block):
 class Corpus(Block):
     """Queries and what happens to them before anything is generated."""
 
-    sources: dict[Name, Source] = Field(description="Query sources by name.", min_length=1)
+    sources: dict[Name, Source] = Field(default_factory=dict, description="Query sources by name; teachers need some.")
     clean: Clean = Field(default_factory=Clean, description="Cleaning rules; every dropped row has a reason.")
     deduplicate: Deduplicate = Field(
         default_factory=Deduplicate, description="Removal of queries equal or nearly equal to another."
@@ -811,14 +811,51 @@ class Benchmark(Block):
         return self
 
 
+class EvaluatedModel(ModelRef):
+    """A model beside the students: a teacher, the base of the students, or one with published scores."""
+
+    label: str = Field(description="Name in figures and tables.")
+    colour: Colour = Field(description="Colour in figures.")
+    answer_format: Literal["tags", "thinking_only"] = Field("tags", description="As for a teacher.")
+    system_prompt: str | None = Field(
+        None, description="System message; empty sends none, and without the key it is the students'."
+    )
+    tensor_parallel: Positive = Field(1, description="GPUs over which each layer is split.")
+    data_parallel: Positive = Field(1, description="Engines side by side that share the samples out.")
+    expected: dict[Name, tuple[float, float]] = Field(
+        default_factory=dict,
+        description="Per benchmark the lowest and highest pass@1, in percent, that a correct evaluation may give; `snakemake "
+        "reference` fails outside.",
+    )
+
+
 class Evaluation(Prompting):
     """What the students are scored on, and how they are sampled."""
 
     benchmarks: dict[Name, Benchmark] = Field(description="Benchmarks by name.", min_length=1)
+    models: dict[Name, EvaluatedModel] = Field(
+        default_factory=dict, description="Models that are evaluated beside the students, by name."
+    )
     sampling: Sampling = Field(default_factory=Sampling, description="The same for every student and benchmark.")
     max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
     tensor_parallel: Positive = Field(1, description="GPUs one engine spans.")
+    data_parallel: Positive = Field(1, description="Engines side by side that share a student's samples out.")
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("auto", description="Weights in memory.")
+
+    @model_validator(mode="after")
+    def _expectations_fit(self) -> Evaluation:
+        for name, model in self.models.items():
+            unknown = sorted(set(model.expected) - set(self.benchmarks))
+            if unknown:
+                raise ValueError(
+                    f"models.{name}.expected names {unknown[0]!r}, which is no benchmark: use one of {sorted(self.benchmarks)}"
+                )
+            for benchmark, (low, high) in model.expected.items():
+                if not 0 <= low <= high <= 100:
+                    raise ValueError(
+                        f"models.{name}.expected.{benchmark} is {[low, high]}: give percents, lowest first"
+                    )
+        return self
 
 
 class Statistics(Block):
@@ -846,11 +883,14 @@ class Study(Block):
     miniature: Miniature | None = Field(
         None, description="Corpus and benchmarks made by the project; none brings its own."
     )
-    corpus: Corpus = Field(description="Queries.")
-    teachers: dict[Name, Teacher] = Field(min_length=1, description="Teachers by name, in the order of the figures.")
+    corpus: Corpus = Field(default_factory=lambda: Corpus(), description="Queries.")
+    teachers: dict[Name, Teacher] = Field(
+        default_factory=dict,
+        description="Teachers by name, in the order of the figures; none evaluates `evaluation.models` alone.",
+    )
     plan: Plan = Field(default_factory=Plan, description="The estimate of `snakemake plan`.")
     verification: Verification = Field(default_factory=Verification, description="What counts as a right answer.")
-    curation: Curation = Field(description="Quality filters and datasets.")
+    curation: Curation | None = Field(None, description="Quality filters and datasets; goes with teachers.")
     statistics: Statistics = Field(default_factory=Statistics, description="Intervals and tests.")
     training: Training | None = Field(None, description="Students; none stops after the statistics.")
     evaluation: Evaluation | None = Field(None, description="Benchmarks and how they are sampled.")
@@ -858,9 +898,18 @@ class Study(Block):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Study:
-        if (self.training is None) != (self.evaluation is None):
-            raise ValueError("`training` and `evaluation` come together: give both or neither")
-        perplexity = self.curation.perplexity
+        if not self.teachers and (self.curation or self.training or not self.evaluation):
+            raise ValueError(
+                "without `teachers` there is nothing but `evaluation` to do: give teachers, or evaluation.models and neither "
+                "curation nor training"
+            )
+        if self.teachers and not (self.curation and self.corpus.sources):
+            raise ValueError("`teachers` need `corpus.sources` to answer and `curation` for what they say")
+        if self.training and not self.evaluation:
+            raise ValueError("`training` needs `evaluation`: say what the students are scored on")
+        if self.evaluation and not self.training and not self.evaluation.models:
+            raise ValueError("`evaluation` has nothing to evaluate: give `training` or `evaluation.models`")
+        perplexity = self.curation.perplexity if self.curation else None
         unknown = sorted(set(perplexity.thresholds) - set(self.teachers)) if perplexity else []
         if unknown:
             raise ValueError(
@@ -919,10 +968,13 @@ def _missing_folders(study: Study) -> list[str]:
     for name, judge in study.verification.judges.items():
         if judge.is_loaded and judge.is_local:
             wanted[f"verification.judges.{name}.model"] = judge.model
-    if study.curation.perplexity and study.curation.perplexity.scorer.is_local:
+    if study.curation and study.curation.perplexity and study.curation.perplexity.scorer.is_local:
         wanted["curation.perplexity.scorer.model"] = study.curation.perplexity.scorer.model
-    if study.curation.ngrams.tokenizer.is_local:
+    if study.curation and study.curation.ngrams.tokenizer.is_local:
         wanted["curation.ngrams.tokenizer.model"] = study.curation.ngrams.tokenizer.model
+    for name, model in (study.evaluation.models if study.evaluation else {}).items():
+        if model.is_local:
+            wanted[f"evaluation.models.{name}.model"] = model.model
     if study.training and study.training.architecture:
         wanted["training.architecture.tokenizer"] = study.training.architecture.tokenizer
     if study.training and study.training.base and study.training.base.is_local:

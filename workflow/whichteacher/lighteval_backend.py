@@ -173,15 +173,16 @@ class _NoCache:
 class StudentModel(LightevalModel):
     """A student behind LightEval's model interface. ``drawn`` holds its responses by task name and problem."""
 
-    def __init__(self, student: str, spec: VllmSpec, system_prompt: str, store: str | Path) -> None:
+    def __init__(self, student: str, spec: VllmSpec, system_prompt: str, answer_format: str, store: str | Path) -> None:
         self.config = ModelConfig(model_name=student, system_prompt=system_prompt or None)
-        self.spec, self.store = spec, store
+        self.spec, self.answer_format, self.store = spec, answer_format, store
         self.drawn: dict[tuple[str, str], tuple[str, list[Response]]] = {}
         self._cache = _NoCache()
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
+            self._tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
         except (OSError, ValueError) as error:
-            raise InputError(f"{spec.model}: no usable tokenizer in this folder: train the student again") from error
+            remedy = "check id and revision" if spec.revision else "train the student again"
+            raise InputError(f"{spec.model}: no usable tokenizer there ({error}): {remedy}") from error
         if self._tokenizer.chat_template is None:
             raise InputError(
                 f"{spec.model}: the tokenizer has no chat template: save the one the student was trained with"
@@ -230,7 +231,9 @@ class StudentModel(LightevalModel):
         for doc, prompt in zip(docs, prompts, strict=True):
             drawn = [next(responses) for _ in range(doc.num_samples)]
             self.drawn[doc.task_name, doc.specific["problem_id"]] = prompt, drawn
-            given.append(ModelResponse(input=prompt, text=[scored_text(response) for response in drawn]))
+            given.append(
+                ModelResponse(input=prompt, text=[scored_text(response, self.answer_format) for response in drawn])
+            )
         return given
 
     def loglikelihood(self, docs: list[Doc]) -> list[ModelResponse]:
@@ -242,14 +245,20 @@ class StudentModel(LightevalModel):
         raise NotImplementedError("this evaluation has no perplexity tasks")
 
 
-def scored_text(response: Response) -> str:
+def scored_text(response: Response, answer_format: str) -> str:
     """What a metric may see of a response: its answer part, or nothing where it is cut off or has none."""
-    answer = split_response(response.text).answer
+    answer = split_response(response.text, answer_format).answer
     return answer if response.finish_reason == "stop" and answer is not None else ""
 
 
 def run_tasks(
-    tasks: Sequence[Task], student: str, spec: VllmSpec, system_prompt: str, store: str | Path, folder: Path
+    tasks: Sequence[Task],
+    student: str,
+    spec: VllmSpec,
+    system_prompt: str,
+    answer_format: str,
+    store: str | Path,
+    folder: Path,
 ) -> dict[str, dict[str, list[Sample]]]:
     """Draw and score every sample of ``tasks``; ``folder`` is an empty scratch folder.
 
@@ -260,7 +269,7 @@ def run_tasks(
     )
     # One warning per answer that holds no number would fill the log; the table says which ones scored 0.
     logging.getLogger("lighteval.metrics.dynamic_metrics").setLevel(logging.ERROR)
-    model = StudentModel(student, spec, system_prompt, store)
+    model = StudentModel(student, spec, system_prompt, answer_format, store)
     tracker = EvaluationTracker(output_dir=str(folder / "tracker"), save_details=False)
     pipeline = Pipeline(
         # A bare name could be taken for a file of that name in the working directory.

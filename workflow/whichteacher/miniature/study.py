@@ -40,6 +40,7 @@ def miniature_study() -> Study:
         attempts=[1, 3],
         seeds=[0, 1],
         epochs=14,
+        evaluated=tuple(_TEACHERS),
     )
 
 
@@ -55,6 +56,7 @@ def small_study() -> Study:
         attempts=[1, 1],
         seeds=[0],
         epochs=2,
+        evaluated=("steps",),
     )
 
 
@@ -69,6 +71,7 @@ def _study(
     attempts: list[int],
     seeds: list[int],
     epochs: int,
+    evaluated: tuple[str, ...],
 ) -> Study:
     made = f"{results}/miniature"
     raw: dict[str, Any] = {
@@ -136,6 +139,16 @@ def _study(
                     "samples": samples[benchmark],
                 }
                 for benchmark, (label, role, category) in _BENCHMARKS.items()
+            },
+            # What the students learn from, on the same problems.
+            "models": {
+                teacher: {
+                    "model": f"./resources/teachers/{teacher}",
+                    "dtype": "float32",
+                    "label": _TEACHERS[teacher][0],
+                    "colour": _TEACHERS[teacher][1],
+                }
+                for teacher in evaluated
             },
             "sampling": _STUDENT_SAMPLING,
             "max_model_len": 1024,
