@@ -26,6 +26,7 @@ STATISTICS = [
     "costs",
     "teacher_comparison",
     "ledger",
+    "duplicates",
     *AUDITS,
     *(["scores", "student_comparison"] if STUDY.training else []),
 ]
@@ -311,6 +312,7 @@ rule build_report:
         costs="<results>/statistics/costs.csv",
         teacher_comparison="<results>/statistics/teacher_comparison.csv",
         ledger="<results>/statistics/ledger.csv",
+        duplicates="<results>/statistics/duplicates.csv",
         contamination="<results>/corpus/contamination.parquet",
         queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
         planted="<results>/miniature/planted.json" if STUDY.miniature else [],
