@@ -51,25 +51,46 @@ rule find_frequent_ngrams:
         "../scripts/find_frequent_ngrams.py"
 
 
-rule curate_traces:
+rule find_duplicate_traces:
     input:
         attempts=_ATTEMPTS,
-        queries=_QUERIES,
-        perplexities=["<results>/curation/{teacher}/perplexities.parquet"] if STUDY.curation.perplexity else [],
-        ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
-        code=code("curate_traces"),
+        code=code("find_duplicate_traces"),
     output:
-        table="<results>/curation/{teacher}/traces.parquet",
-        ledger="<results>/curation/{teacher}/traces.ledger.parquet",
-        dropped="<results>/curation/{teacher}/traces.dropped.parquet",
+        digests="<results>/curation/{teacher}/digests.parquet",
+        duplicates="<results>/curation/{teacher}/duplicates.parquet",
+        repeats="<results>/curation/{teacher}/repeats.parquet",
     log:
-        "<logs>/curate_traces/{teacher}.log",
+        "<logs>/find_duplicate_traces/{teacher}.log",
     conda:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 200000,
-        runtime=20 if STUDY.miniature else 12 * 60,
+        mem_mb=1000 if STUDY.miniature else 4000,
+        runtime=20 if STUDY.miniature else 6 * 60,
+    script:
+        "../scripts/find_duplicate_traces.py"
+
+
+rule curate_traces:
+    input:
+        attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
+        queries="<results>/corpus/shards/{shard}.parquet",
+        perplexities=["<results>/curation/{teacher}/perplexities.parquet"] if STUDY.curation.perplexity else [],
+        ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
+        duplicates=["<results>/curation/{teacher}/duplicates.parquet"] if STUDY.curation.drop_duplicates else [],
+        code=code("curate_traces"),
+    output:
+        table="<results>/curation/{teacher}/{shard}/traces.parquet",
+        ledger="<results>/curation/{teacher}/{shard}/traces.ledger.parquet",
+        dropped="<results>/curation/{teacher}/{shard}/traces.dropped.parquet",
+    log:
+        "<logs>/curate_traces/{teacher}/{shard}.log",
+    conda:
+        "../../envs/curation.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000 if STUDY.miniature else 4000,
+        runtime=20 if STUDY.miniature else 4 * 60,
     params:
         teacher=teacher_settings,
         curation=settings(STUDY.curation, exclude={"controls"}),
@@ -79,7 +100,7 @@ rule curate_traces:
 
 rule match_datasets:
     input:
-        traces=collect("<results>/curation/{teacher}/traces.parquet", teacher=TEACHERS),
+        traces=collect("<results>/curation/{teacher}/{shard}/traces.parquet", teacher=TEACHERS, shard=SHARDS),
         code=code("match_datasets"),
     output:
         tables=expand("<results>/datasets/{{control}}/{teacher}.parquet", teacher=TEACHERS),
@@ -91,7 +112,7 @@ rule match_datasets:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 200000,
+        mem_mb=1000 if STUDY.miniature else 4000,
         runtime=20 if STUDY.miniature else 12 * 60,
     params:
         teachers=TEACHERS,

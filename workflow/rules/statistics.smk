@@ -12,7 +12,7 @@ LEDGERS = [
         teacher=[name for name, teacher in STUDY.teachers.items() if teacher.engine == "dataset"],
     ),
     *collect("<results>/verification/{teacher}/{shard}/attempts.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
-    *collect("<results>/curation/{teacher}/traces.ledger.parquet", teacher=TEACHERS),
+    *collect("<results>/curation/{teacher}/{shard}/traces.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
     *collect(
         "<results>/datasets/{control}/{teacher}.ledger.parquet",
         control=STUDY.curation.controls,
@@ -23,7 +23,7 @@ LEDGERS = [
 
 rule measure_traces:
     input:
-        traces="<results>/curation/{teacher}/traces.parquet",
+        traces=collect("<results>/curation/{{teacher}}/{shard}/traces.parquet", shard=SHARDS),
         code=code("measure_traces"),
     output:
         "<results>/statistics/trace_measures/{teacher}.parquet",
@@ -168,6 +168,28 @@ if STUDY.training:
             statistics=settings(STUDY.statistics),
         script:
             "../scripts/compare_students.py"
+
+
+rule summarise_duplicates:
+    input:
+        digests=collect("<results>/curation/{teacher}/digests.parquet", teacher=TEACHERS),
+        duplicates=collect("<results>/curation/{teacher}/duplicates.parquet", teacher=TEACHERS),
+        repeats=collect("<results>/curation/{teacher}/repeats.parquet", teacher=TEACHERS),
+        code=code("summarise_duplicates"),
+    output:
+        "<results>/statistics/duplicates.csv",
+    log:
+        "<logs>/summarise_duplicates.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        teachers=TEACHERS,
+    script:
+        "../scripts/summarise_duplicates.py"
 
 
 rule reconcile_ledger:

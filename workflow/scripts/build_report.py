@@ -348,6 +348,8 @@ _MEASURES = {
     "answer_position": "First right answer (share of thinking)",
     "repeated_share": "Repeated 8-grams (share)",
     "self_corrections": "Words of self-correction",
+    "foreign_share": "Letters of other scripts (share)",
+    "loop_characters": "Loop at the end (characters)",
 }
 
 
@@ -369,6 +371,30 @@ def teacher_comparison(comparison: pd.DataFrame, teachers: Mapping[str, str], ca
         for row in ordered.to_dict("records")
     ]
     heads = ("Measure", "Teachers", "Category", "Queries", "First", "Second", "Difference", "p, Holm")
+    return table(caption, heads, rows, text=(0, 1, 2))
+
+
+#: Measures of equal responses: what is counted, and of what the share is.
+_EQUAL = {
+    "equal_responses": ("traces equal to one of another query", "traces"),
+    "repeated_responses": ("attempts with the response of an earlier one", "attempts after the first"),
+    "repeated_answers": ("attempts with the answer of an earlier one", "attempts after the first"),
+    "shared_responses": ("equal traces of both", "queries that both solved"),
+}
+
+
+def equal_responses(duplicates: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
+    """How much of each teacher's data is there more than once; rows of summarise_duplicates."""
+    rows = []
+    for row in duplicates.to_dict("records"):
+        what, of = _EQUAL[row["measure"]]
+        names = " and ".join(teachers[name] for name in (row["teacher"], row["other"]) if not pd.isna(name))
+        rows.append((names, what, of, number(row["of"]), number(row["found"]), percent(row["share"])))
+    heads = ("Teacher", "What is equal", "Of", "Number of these", "Equal", "Share")
+    caption = (
+        "Equal responses: the same text but for white space and tags. Kept unless curation.drop_duplicates is set, which "
+        "drops all but one of equal traces of different queries."
+    )
     return table(caption, heads, rows, text=(0, 1, 2))
 
 
@@ -746,6 +772,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
         "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
         "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
+        "duplicates": equal_responses(pd.read_csv(inputs["duplicates"]), teachers),
         "training": None,
         "judged": pictures["verdicts"],
         "thresholds": pictures["thresholds"],

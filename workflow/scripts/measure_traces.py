@@ -1,19 +1,20 @@
 """Measure each accepted trace of a teacher.
 
-Reads the teacher's curated traces (TRACES) and writes one row per trace (TRACE_MEASURES), a batch at a time: no more
-than a batch of text is in memory, whatever the size of the corpus.
+Reads the shards of the teacher's curated traces (TRACES) and writes one row per trace (TRACE_MEASURES), a batch at a time:
+no more than a batch of text is in memory, whatever the size of the corpus.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whichteacher.rule import Progress
-from whichteacher.schemas import TRACE_MEASURES
-from whichteacher.tables import write_table
+from whichteacher.schemas import TRACE_MEASURES, TRACES
+from whichteacher.structure import foreign_share, loop_characters
+from whichteacher.tables import read_parts, write_batches
 from whichteacher.traces import find_answer
 
 #: Words counted as self-corrections, whole and in any case.
@@ -22,9 +23,8 @@ SELF_CORRECTIONS = ("wait", "hmm", "check", "recheck", "verify", "again", "actua
 NGRAM = 8
 
 _SELF_CORRECTION = re.compile(rf"\b(?:{'|'.join(SELF_CORRECTIONS)})\b", re.IGNORECASE)
-_READ = ("query_id", "category", "reference", "reference_type", "thinking", "answer", "teacher")
+_READ = ("query_id", "category", "turns", "reference", "reference_type", "thinking", "answer", "teacher")
 _KEPT = ("attempts", "output_tokens", "perplexity")
-_BATCH_ROWS = 4096
 
 
 def repeated_share(text: str) -> float | None:
@@ -38,22 +38,26 @@ def repeated_share(text: str) -> float | None:
 
 def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:
     """The measures of one trace (a row of TRACES) that its text holds."""
-    thinking = trace["thinking"]
+    thinking, answer = trace["thinking"], trace["answer"]
+    asked = "\n".join(turn["content"] for turn in trace["turns"] if turn["role"] == "user")
     end = find_answer(thinking, trace["reference"], trace["reference_type"])
     return {
         "thinking_characters": len(thinking),
-        "thinking_answer_ratio": len(thinking) / max(1, len(trace["answer"])),
+        "thinking_answer_ratio": len(thinking) / max(1, len(answer)),
         "answer_position": None if end is None else end / len(thinking),
         "tail_characters": None if end is None else len(thinking) - end,
         "repeated_share": repeated_share(thinking),
         "self_corrections": len(_SELF_CORRECTION.findall(thinking)),
+        "foreign_share": foreign_share(asked, f"{thinking}\n{answer}"),
+        "loop_characters": max(loop_characters(thinking), loop_characters(answer)),
     }
 
 
-def measure_batches(path: str) -> Iterator[pa.Table]:
-    """The measures of a table of traces, a batch of rows at a time."""
-    with pq.ParquetFile(path) as file, Progress("measure_traces", file.metadata.num_rows, "traces") as progress:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=[*_READ, *_KEPT]):
+def measure_batches(paths: Sequence[str]) -> Iterator[pa.Table]:
+    """The measures of tables of traces, a batch of rows at a time."""
+    count = sum(pq.read_metadata(path).num_rows for path in paths)
+    with Progress("measure_traces", count, "traces") as progress:
+        for batch in read_parts(paths, TRACES, [*_READ, *_KEPT]):
             rows = [
                 {name: row[name] for name in ("teacher", "query_id", "category", *_KEPT)} | measure_trace(row)
                 for row in batch.to_pylist()
@@ -62,15 +66,14 @@ def measure_batches(path: str) -> Iterator[pa.Table]:
             progress.advance(len(rows))
 
 
-def main(traces: str, output: str) -> None:
-    """Measure ``traces`` and write ``output``."""
-    batches = list(measure_batches(traces))
-    table = pa.concat_tables(batches) if batches else TRACE_MEASURES.empty_table()
-    write_table(output, table, TRACE_MEASURES, {"self_corrections": SELF_CORRECTIONS, "ngram": NGRAM})
+def main(traces: Sequence[str], output: str) -> None:
+    """Measure the tables ``traces`` and write ``output``."""
+    settings = {"self_corrections": SELF_CORRECTIONS, "ngram": NGRAM}
+    write_batches(output, measure_batches(traces), TRACE_MEASURES, settings)
 
 
 if "snakemake" in globals():
     from whichteacher.rule import logged
 
     with logged(snakemake):  # noqa: F821
-        main(snakemake.input.traces, snakemake.output[0])  # noqa: F821
+        main(list(snakemake.input.traces), snakemake.output[0])  # noqa: F821
