@@ -1,4 +1,4 @@
-"""The quality filters of one teacher: structure, perplexity, frequent n-grams (paper section 2.2).
+"""The quality filters of one teacher: structure, perplexity, repetition, frequent n-grams (paper section 2.2).
 
 Reads the teacher's COLLECTED tables, the queries, perplexities and frequent n-grams; writes TRACES (one row per accepted
 attempt that passes), its ledger and the dropped rows. Filters act in the order above and the first that fails names the
@@ -8,12 +8,18 @@ reason. A dropped trace leaves the other teachers' data alone: parity is the bus
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from whichteacher.ledger import Ledger
-from whichteacher.ngrams import token_ngrams
-from whichteacher.places import locate
+from whichteacher.ngrams import FrequentNgrams
+from whichteacher.repetition import find_repeat
 from whichteacher.responses import split_response
 from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
 from whichteacher.tables import read_table, write_table
+from whichteacher.tokens import Tokenizer, load_tokenizer
+
+#: Of a phrase that the ledger shows, in characters.
+_SHOWN = 200
 
 
 def structure_fault(turns: Sequence[dict[str, str]], text: str, answer_format: str) -> str | None:
@@ -30,23 +36,30 @@ def structure_fault(turns: Sequence[dict[str, str]], text: str, answer_format: s
     return f"structure_{fault}" if fault else None
 
 
+def repeated_phrase(tokens: np.ndarray, tokenizer: Tokenizer, settings: dict[str, Any]) -> str | None:
+    """What a response repeats over and over, and how often; None where it does not. ``settings`` is
+    ``curation.repetition``."""
+    repeat = find_repeat(tokens, settings["min_tokens"], settings["min_times"])
+    if repeat is None:
+        return None
+    phrase = tokenizer.decode(tokens[repeat.start : repeat.start + repeat.length].tolist())
+    return f"{repeat.times} times: {phrase[:_SHOWN]}"
+
+
 def main(
     attempts: list[str],
     queries: list[str],
     perplexities: list[str],
-    ngrams: str,
+    frequent_ngrams: str,
     outputs: dict[str, str],
     name: str,
     teacher: dict[str, Any],
     curation: dict[str, Any],
 ) -> None:
     """Filter and write; ``teacher`` and ``curation`` are configuration blocks as plain JSON types."""
-    from transformers import AutoTokenizer
-
-    reference = curation["ngrams"]["tokenizer"]
-    tokenizer = AutoTokenizer.from_pretrained(locate(reference["model"]), revision=reference["revision"])
-    size = curation["ngrams"]["size"]
-    frequent = {tuple(map(int, text.split())) for text in read_table(ngrams, NGRAM_COUNTS)["ngram"].to_pylist()}
+    ngrams = curation["ngrams"]
+    tokenizer = load_tokenizer(ngrams["tokenizer"])
+    frequent = FrequentNgrams(read_table(frequent_ngrams, NGRAM_COUNTS)["ngram"], ngrams["size"])
     scored = read_table(perplexities, PERPLEXITIES)
     perplexity = dict(zip(scored["attempt_id"].to_pylist(), scored["perplexity"].to_pylist(), strict=True))
     limit = ((curation["perplexity"] or {}).get("thresholds") or {}).get(name)
@@ -58,32 +71,46 @@ def main(
     traces = []
     for row in accepted:
         query = by_id[row["query_id"]]
-        tokens = tokenizer.encode(row["text"], add_special_tokens=False)
+        text, thinking, answer = row["text"], row["thinking"], row["answer"]
+        (tokens,) = tokenizer.encode([text])
         value = perplexity.get(row["attempt_id"])
-        fault = structure_fault(query["turns"], row["text"], teacher["answer_format"])
-        if fault:
+        if fault := structure_fault(query["turns"], text, teacher["answer_format"]):
             ledger.drop(row["query_id"], fault)
-        elif limit is not None and value is not None and value > limit:
+            continue
+        if limit is not None and value is not None and value > limit:
             ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.3f} > {limit}")
-        elif frequent and (shared := next((n for n in token_ngrams(tokens, size) if n in frequent), None)):
-            ledger.drop(row["query_id"], "frequent_ngram", tokenizer.decode(list(shared)))
-        else:
-            ledger.keep(1)
-            traces.append(
-                {
-                    **query,
-                    "attempt_id": row["attempt_id"],
-                    "teacher": name,
-                    "system": teacher["system_prompt"],
-                    "prompt": row["prompt"],
-                    "thinking": row["thinking"],
-                    "answer": row["answer"],
-                    "verify_score": row["score"],
-                    "attempts": row["attempt"] + 1,
-                    "output_tokens": len(tokens),
-                    "perplexity": value,
-                }
-            )
+            continue
+        if curation["repetition"] and (phrase := repeated_phrase(tokens, tokenizer, curation["repetition"])):
+            ledger.drop(row["query_id"], "repeated_phrase", phrase)
+            continue
+        if (shared := frequent.first(tokens)) is not None:
+            detail = tokenizer.decode(shared.tolist())
+            if ngrams["action"] == "drop_row":
+                ledger.drop(row["query_id"], "frequent_ngram", detail)
+                continue
+            text = frequent.cut(text, tokenizer)
+            thinking, answer, fault = split_response(text, teacher["answer_format"])
+            if fault:
+                ledger.drop(row["query_id"], "frequent_ngram_in_structure", f"{fault} without: {detail}")
+                continue
+            (tokens,) = tokenizer.encode([text])
+        ledger.keep(1)
+        traces.append(
+            {
+                **query,
+                "attempt_id": row["attempt_id"],
+                "teacher": name,
+                "system": teacher["system_prompt"],
+                "prompt": row["prompt"],
+                "thinking": thinking,
+                "answer": answer,
+                "verify_score": row["score"],
+                "attempts": row["attempt"] + 1,
+                "output_tokens": len(tokens),
+                "cut_characters": len(row["text"]) - len(text),
+                "perplexity": value,
+            }
+        )
     write_table(outputs["table"], traces, TRACES, {"teacher": name, "curation": curation})
     ledger.write(outputs["ledger"], outputs["dropped"])
 
