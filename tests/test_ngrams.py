@@ -300,7 +300,7 @@ def test_a_response_that_repeats_a_phrase_is_dropped(tmp_path):
 
 
 def test_a_tokenizer_without_places_cannot_cut(tokenizer, monkeypatch):
-    monkeypatch.setattr(type(tokenizer._own), "is_fast", False)
+    monkeypatch.setattr(type(tokenizer.own), "is_fast", False)
     with pytest.raises(InputError, match="use action drop_row"):
         tokenizer.locate_tokens("x")
 

@@ -4,26 +4,34 @@ Reads a COLLECTED table and the teacher's CANDIDATE_COUNTERS, writes NGRAM_TALLI
 have a candidate for a counter, with their counts. They are compared by their tokens.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from whichteacher.ngrams import WindowTable, accepted_tokens
+from whichteacher.ngrams import TokenBatch, WindowTable, accepted_tokens
 from whichteacher.rule import Progress
 from whichteacher.schemas import CANDIDATE_COUNTERS, NGRAM_TALLIES
 from whichteacher.tables import read_batches, read_provenance, write_batches
 from whichteacher.tokens import load_tokenizer
 
 
-def main(attempts: str, candidates: str, output: str, settings: dict[str, Any], step: str) -> None:
-    """Count and write; ``settings`` is the block ``curation.ngrams`` as plain JSON types."""
+def tally(
+    batches: Iterable[TokenBatch], candidates: str, output: str, settings: dict[str, Any], progress: Progress
+) -> None:
+    """Count the windows of ``batches`` that have a candidate for a counter, and write them."""
     counters = (rows["counter"].to_numpy() for rows in read_batches(candidates, CANDIDATE_COUNTERS))
     table = WindowTable.of_candidates(settings["size"], counters, read_provenance(candidates)["bits"])
-    with Progress(step, 0, "responses") as progress:
-        if table.marked:
-            tokenizer = load_tokenizer(settings["tokenizer"])
-            for batch in accepted_tokens(attempts, tokenizer):
-                table.count(batch)
-                progress.advance(len(batch.bounds) - 1)
+    if table.marked:
+        for batch in batches:
+            table.count(batch)
+            progress.advance(len(batch.bounds) - 1)
     write_batches(output, table.tallies(), NGRAM_TALLIES, settings)
+
+
+def main(attempts: str, candidates: str, output: str, settings: dict[str, Any], step: str) -> None:
+    """Count and write; ``settings`` is the block ``curation.ngrams`` as plain JSON types."""
+    tokenizer = load_tokenizer(settings["tokenizer"])
+    with Progress(step, 0, "responses") as progress:
+        tally(accepted_tokens(attempts, tokenizer), candidates, output, settings, progress)
 
 
 if "snakemake" in globals():

@@ -58,11 +58,11 @@ class Unfit(Exception):
 class Tokenizer:
     """Token ids of texts, as the tokenizer ``own`` gives them without special tokens around them.
 
-    ``name`` is what the log calls it. ``faster`` says whether tiktoken encodes.
+    ``name`` is what the log calls it.
     """
 
     def __init__(self, own: PreTrainedTokenizerBase, name: str) -> None:
-        self._own, self._name = own, name
+        self.own, self._name = own, name
         self._compared = 0
         self._fast: _Fast | None = None
         try:
@@ -101,7 +101,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``."""
-        return self._own.decode(list(ids))
+        return self.own.decode(list(ids))
 
     def locate_tokens(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """The ids of ``text``, and for each token the characters that it covers: rows of start and end.
@@ -109,9 +109,9 @@ class Tokenizer:
         The tokens follow each other without a gap; those that share a character both cover it. Raises :class:`InputError`
         where the tokenizer does not know where its tokens stand.
         """
-        if not self._own.is_fast:
+        if not self.own.is_fast:
             raise InputError(f"{self._name}: this tokenizer does not tell where its tokens stand: use action drop_row")
-        encoded = self._own(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.own(text, add_special_tokens=False, return_offsets_mapping=True)
         spans = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         # Some tokenizers leave the space before a word out of its span.
         spans[1:, 0] = np.minimum(spans[1:, 0], spans[:-1, 1])
@@ -123,7 +123,7 @@ class Tokenizer:
         for end, text in enumerate(texts, start=1):
             characters += len(text)
             if characters >= _ENCODED_CHARACTERS or end == len(texts):
-                encoded = self._own(
+                encoded = self.own(
                     list(texts[start:end]),
                     add_special_tokens=False,
                     return_attention_mask=False,
