@@ -271,6 +271,7 @@ def _trace(attempt: dict, query: dict, rng: np.random.Generator) -> dict:
         "verify_score": 1.0,
         "attempts": attempt["attempt"] + 1,
         "output_tokens": attempt["output_tokens"],
+        "cut_characters": 0,
         "perplexity": float(perplexity * np.exp(rng.normal(0, 0.15))),
     }
 

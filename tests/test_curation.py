@@ -10,7 +10,6 @@ from curate_traces import system_prompt
 from export_dataset import FILES, card, released_row
 from export_dataset import main as export
 from find_duplicate_traces import main as find_duplicate_traces
-from find_frequent_ngrams import frequent
 from hypothesis import given
 from hypothesis import strategies as st
 from match_datasets import digest_order, match
@@ -47,17 +46,10 @@ def trace(identifier: str, tokens: int = 10, **changes) -> dict:
         "verify_score": 1.0,
         "attempts": 1,
         "output_tokens": tokens,
+        "cut_characters": 0,
         "perplexity": 1.5,
         **changes,
     }
-
-
-@given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 5), st.integers(0, 4))
-def test_frequent_ngrams_are_those_of_a_plain_count(tokens, size, max_count):
-    windows = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
-    expected = {window: windows.count(window) for window in windows if windows.count(window) > max_count}
-    found = {tuple(map(int, row["ngram"].split())): row["count"] for row in frequent([tokens], size, max_count)}
-    assert found == expected
 
 
 TOKENIZER = {"model": "./resources/teachers/tokenizer", "revision": None}
@@ -114,7 +106,8 @@ def curate(
     write_table(folder / "ngrams.parquet", [{"ngram": ngram, "count": 21} for ngram in ngrams], NGRAM_COUNTS)
     outputs = {name: folder / f"{name}.parquet" for name in ("table", "ledger", "dropped")}
     settings = {
-        "ngrams": {"tokenizer": TOKENIZER, "size": 20},
+        "ngrams": {"tokenizer": TOKENIZER, "size": 20, "action": "drop_row"},
+        "repetition": None,
         "perplexity": {"thresholds": {"steps": 2.0}},
         "structure": {"leaks": True, "max_foreign_share": None, "loops": False},
     }

@@ -21,6 +21,7 @@ from import_source import import_rows
 from reconcile_ledger import main as reconcile
 
 from whichteacher import ledger as ledger_module
+from whichteacher import tokens
 from whichteacher.ledger import Ledger
 from whichteacher.published import LAYOUTS, read_trace
 from whichteacher.queries import query_id, shard_of
@@ -29,6 +30,7 @@ from whichteacher.rows import Fault, file_rows, read_rows
 from whichteacher.rule import InputError
 from whichteacher.schemas import DROPPED, LEDGER, PUBLISHED, QUERIES
 from whichteacher.tables import append_spool, read_frame, read_spool, read_table, write_table
+from whichteacher.tokens import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "outputs"
@@ -350,9 +352,8 @@ def test_every_row_is_kept_or_dropped_for_a_reason_in_its_place(tmp_path):
     assert row["query_id"] == query_id(known) and row["location"] == "math.jsonl:1" and row["text"] == FORMATTED
     assert json.loads(row["prompt"]) == turns("What is 2 + 2?", system="Be brief.")
     assert (row["published_score"], row["published_perplexity"], row["finish_reason"]) == (0.9, 2.5, "stop")
-    tokenizer = import_traces.load_tokenizer(TOKENIZER)
-    assert row["output_tokens"] == len(tokenizer.encode(FORMATTED, add_special_tokens=False))
-    assert row["prompt_tokens"] == len(tokenizer.encode("Be brief.\nWhat is 2 + 2?", add_special_tokens=False))
+    counts = load_tokenizer(TOKENIZER).count(["Be brief.\nWhat is 2 + 2?", FORMATTED])
+    assert [row["prompt_tokens"], row["output_tokens"]] == counts
 
 
 def release(questions, answers):
@@ -401,13 +402,9 @@ def test_the_tables_do_not_depend_on_how_much_waits_in_memory(tmp_path, monkeypa
     write_lines(tmp_path / "release" / "a.jsonl", *rows, *rows[:30])
     tables, counts, dropped = load(tmp_path, shards)
     assert counts == {"in": 150, "kept": 90, "no_query": 30, "duplicate_answer": 30}
-    for name, value in (
-        ("_BUCKET_BYTES", 2000),
-        ("_HELD_CHARACTERS", 500),
-        ("_ROW_GROUP", 4),
-        ("_TOKENIZED_CHARACTERS", 99),
-    ):
+    for name, value in (("_BUCKET_BYTES", 2000), ("_HELD_CHARACTERS", 500), ("_ROW_GROUP", 4)):
         monkeypatch.setattr(import_traces, name, value)
+    monkeypatch.setattr(tokens, "_ENCODED_CHARACTERS", 99)
     monkeypatch.setattr(ledger_module, "_HELD_ROWS", 7)
     again, counted, lost = load(tmp_path, shards, out="again")
     assert again == tables and counted == counts
@@ -495,11 +492,6 @@ def test_a_hub_release_that_cannot_be_had_says_so(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(InputError, match=r"hub data set org/traces at b{40}: ConnectionError: no way out: check id"):
         import_traces.trace_files("org/traces", "b" * 40)
-
-
-def test_a_missing_tokenizer_is_the_users_to_mend(tmp_path):
-    with pytest.raises(InputError, match="no usable tokenizer"):
-        import_traces.load_tokenizer({"model": str(tmp_path), "revision": None})
 
 
 def test_a_spool_gives_back_what_it_was_given(tmp_path):

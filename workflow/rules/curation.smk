@@ -2,6 +2,9 @@
 
 _ATTEMPTS = collect("<results>/verification/{{teacher}}/{shard}/attempts.parquet", shard=SHARDS)
 _QUERIES = collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS)
+_TOKENIZER = folder_files(STUDY.curation.ngrams.tokenizer.model) if STUDY.curation.ngrams.tokenizer.is_local else []
+# What counting n-grams depends on: what is done to the frequent ones comes later.
+_COUNTED = settings(STUDY.curation.ngrams, exclude={"action"})
 
 
 rule score_perplexity:
@@ -31,9 +34,73 @@ rule score_perplexity:
         "../scripts/score_perplexity.py"
 
 
+rule count_ngrams:
+    input:
+        attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
+        tokenizer=_TOKENIZER,
+        code=code("count_ngrams"),
+    output:
+        table="<results>/curation/{teacher}/{shard}/ngram_sketch.parquet",
+    log:
+        "<logs>/count_ngrams/{teacher}/{shard}.log",
+    conda:
+        "../../envs/curation.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=4 * 60,
+    params:
+        ngrams=_COUNTED,
+        shards=len(SHARDS),
+    script:
+        "../scripts/count_ngrams.py"
+
+
+rule find_candidate_ngrams:
+    input:
+        sketches=collect("<results>/curation/{{teacher}}/{shard}/ngram_sketch.parquet", shard=SHARDS),
+        code=code("find_candidate_ngrams"),
+    output:
+        table="<results>/curation/{teacher}/candidate_ngrams.parquet",
+    log:
+        "<logs>/find_candidate_ngrams/{teacher}.log",
+    conda:
+        "../../envs/curation.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=4 * 60,
+    params:
+        ngrams=_COUNTED,
+    script:
+        "../scripts/find_candidate_ngrams.py"
+
+
+rule count_candidate_ngrams:
+    input:
+        attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
+        candidates="<results>/curation/{teacher}/candidate_ngrams.parquet",
+        tokenizer=_TOKENIZER,
+        code=code("count_candidate_ngrams"),
+    output:
+        table="<results>/curation/{teacher}/{shard}/ngram_tallies.parquet",
+    log:
+        "<logs>/count_candidate_ngrams/{teacher}/{shard}.log",
+    conda:
+        "../../envs/curation.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=4 * 60,
+    params:
+        ngrams=_COUNTED,
+    script:
+        "../scripts/count_candidate_ngrams.py"
+
+
 rule find_frequent_ngrams:
     input:
-        attempts=_ATTEMPTS,
+        tallies=collect("<results>/curation/{{teacher}}/{shard}/ngram_tallies.parquet", shard=SHARDS),
         code=code("find_frequent_ngrams"),
     output:
         table="<results>/curation/{teacher}/frequent_ngrams.parquet",
@@ -43,10 +110,10 @@ rule find_frequent_ngrams:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 500000,
-        runtime=20 if STUDY.miniature else 24 * 60,
+        mem_mb=3000,
+        runtime=2 * 60,
     params:
-        ngrams=settings(STUDY.curation.ngrams),
+        ngrams=_COUNTED,
     script:
         "../scripts/find_frequent_ngrams.py"
 
@@ -77,6 +144,7 @@ rule curate_traces:
         queries="<results>/corpus/shards/{shard}.parquet",
         perplexities=["<results>/curation/{teacher}/perplexities.parquet"] if STUDY.curation.perplexity else [],
         ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
+        tokenizer=_TOKENIZER,
         duplicates=["<results>/curation/{teacher}/duplicates.parquet"] if STUDY.curation.drop_duplicates else [],
         code=code("curate_traces"),
     output:

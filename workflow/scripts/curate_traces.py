@@ -1,4 +1,4 @@
-"""The quality filters of one teacher and shard: structure, duplicates, perplexity, frequent n-grams.
+"""The quality filters of one teacher and shard: structure, duplicates, perplexity, repetition, frequent n-grams.
 
 The paper has the first and the last two (section 2.2); duplicates are dropped where the config asks for it. Reads the
 shard's COLLECTED table, its queries, the duplicates, perplexities and frequent n-grams; writes TRACES (one row per accepted
@@ -9,19 +9,25 @@ fails names the reason. A dropped trace leaves the other teachers' data alone: p
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from whichteacher.ledger import Ledger
-from whichteacher.ngrams import token_ngrams
-from whichteacher.places import locate
+from whichteacher.ngrams import FrequentNgrams
+from whichteacher.repetition import find_repeat
+from whichteacher.responses import split_response
 from whichteacher.rule import Progress
 from whichteacher.schemas import COLLECTED, DUPLICATE_TRACES, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
 from whichteacher.structure import Fault, foreign_share, loop_characters, structure_fault
 from whichteacher.tables import read_parts, read_table, write_batches
+from whichteacher.tokens import Tokenizer, load_tokenizer
 
+#: Of a phrase that the ledger shows, in characters.
+_SHOWN = 200
 _ATTEMPT = ("query_id", "attempt_id", "attempt", "prompt", "text", "thinking", "answer", "score", "accepted")
 
 
@@ -66,11 +72,21 @@ def read_accepted(attempts: str, queries: str) -> Iterator[list[tuple[dict[str, 
         yield list(zip(accepted.to_pylist(), chosen, strict=True))
 
 
+def repeated_phrase(tokens: np.ndarray, tokenizer: Tokenizer, settings: dict[str, Any]) -> str | None:
+    """What a response repeats over and over, and how often; None where it does not. ``settings`` is
+    ``curation.repetition``."""
+    repeat = find_repeat(tokens, settings["min_tokens"], settings["min_times"])
+    if repeat is None:
+        return None
+    phrase = tokenizer.decode(tokens[repeat.start : repeat.start + repeat.length].tolist())
+    return f"{repeat.times} times: {phrase[:_SHOWN]}"
+
+
 def main(
     attempts: str,
     queries: str,
     perplexities: list[str],
-    ngrams: str,
+    frequent_ngrams: str,
     duplicates: list[str],
     outputs: dict[str, str],
     scope: str,
@@ -79,12 +95,9 @@ def main(
 ) -> None:
     """Filter and write; ``scope`` is ``teacher/shard``, ``teacher`` and ``curation`` are configuration blocks as plain
     JSON types."""
-    from transformers import AutoTokenizer
-
-    reference = curation["ngrams"]["tokenizer"]
-    tokenizer = AutoTokenizer.from_pretrained(locate(reference["model"]), revision=reference["revision"])
-    size = curation["ngrams"]["size"]
-    frequent = {tuple(map(int, text.split())) for text in read_table(ngrams, NGRAM_COUNTS)["ngram"].to_pylist()}
+    ngrams, repetition = curation["ngrams"], curation["repetition"]
+    tokenizer = load_tokenizer(ngrams["tokenizer"])
+    frequent = FrequentNgrams(read_table(frequent_ngrams, NGRAM_COUNTS)["ngram"], ngrams["size"])
     scored = read_table(perplexities, PERPLEXITIES)
     perplexity = dict(zip(scored["attempt_id"].to_pylist(), scored["perplexity"].to_pylist(), strict=True))
     stands_for = read_table(duplicates, DUPLICATE_TRACES, ["query_id", "kept"])
@@ -94,40 +107,49 @@ def main(
     count = pc.sum(read_table(attempts, COLLECTED, ["accepted"])["accepted"]).as_py() or 0
     ledger = Ledger("curate_traces", scope, count)
 
-    def curate(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-        """The rows of TRACES that the filters keep."""
-        for row, query in pairs:
-            tokens = tokenizer.encode(row["text"], add_special_tokens=False)
-            value = perplexity.get(row["attempt_id"])
-            fault = form_fault(row, query["turns"], teacher["answer_format"], curation["structure"])
-            if fault:
-                ledger.drop(row["query_id"], *fault)
-            elif row["query_id"] in repeated:
-                ledger.drop(row["query_id"], "duplicate_response", repeated[row["query_id"]])
-            elif limit is not None and value is not None and value > limit:
-                ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.3f} > {limit}")
-            elif frequent and (shared := next((n for n in token_ngrams(tokens, size) if n in frequent), None)):
-                ledger.drop(row["query_id"], "frequent_ngram", tokenizer.decode(list(shared)))
-            else:
-                ledger.keep(1)
-                yield {
-                    **query,
-                    "attempt_id": row["attempt_id"],
-                    "teacher": name,
-                    "system": system_prompt(row["prompt"], teacher),
-                    "prompt": row["prompt"],
-                    "thinking": row["thinking"],
-                    "answer": row["answer"],
-                    "verify_score": row["score"],
-                    "attempts": row["attempt"] + 1,
-                    "output_tokens": len(tokens),
-                    "perplexity": value,
-                }
+    def curate(row: dict[str, Any], query: dict[str, Any]) -> dict[str, Any] | None:
+        """The row of TRACES of an accepted attempt; None where a filter drops it."""
+        (tokens,) = tokenizer.encode([row["text"]])
+        value = perplexity.get(row["attempt_id"])
+        drop = partial(ledger.drop, row["query_id"])
+        if fault := form_fault(row, query["turns"], teacher["answer_format"], curation["structure"]):
+            return drop(*fault)
+        if row["query_id"] in repeated:
+            return drop("duplicate_response", repeated[row["query_id"]])
+        if limit is not None and value is not None and value > limit:
+            return drop("perplexity_above_threshold", f"{value:.3f} > {limit}")
+        if repetition and (phrase := repeated_phrase(tokens, tokenizer, repetition)):
+            return drop("repeated_phrase", phrase)
+        text, thinking, answer = row["text"], row["thinking"], row["answer"]
+        if (shared := frequent.first(tokens)) is not None:
+            detail = tokenizer.decode(shared.tolist())
+            if ngrams["action"] == "drop_row":
+                return drop("frequent_ngram", detail)
+            text = frequent.cut(text, tokenizer)
+            thinking, answer, cut_fault = split_response(text, teacher["answer_format"])
+            if cut_fault:
+                return drop("frequent_ngram_in_structure", f"{cut_fault} without: {detail}")
+            (tokens,) = tokenizer.encode([text])
+        ledger.keep(1)
+        return {
+            **query,
+            "attempt_id": row["attempt_id"],
+            "teacher": name,
+            "system": system_prompt(row["prompt"], teacher),
+            "prompt": row["prompt"],
+            "thinking": thinking,
+            "answer": answer,
+            "verify_score": row["score"],
+            "attempts": row["attempt"] + 1,
+            "output_tokens": len(tokens),
+            "cut_characters": len(row["text"]) - len(text),
+            "perplexity": value,
+        }
 
     def traces() -> Iterator[pa.Table]:
         with Progress(f"curate_traces {scope}", count, "traces") as progress:
             for pairs in read_accepted(attempts, queries):
-                if rows := list(curate(pairs)):
+                if rows := [found for pair in pairs if (found := curate(*pair))]:
                     yield pa.Table.from_pylist(rows, schema=TRACES)
                 progress.advance(len(pairs))
 

@@ -26,6 +26,7 @@ from whichteacher.rows import Fault, file_rows
 from whichteacher.rule import InputError, Progress
 from whichteacher.schemas import PUBLISHED, QUERIES
 from whichteacher.tables import append_spool, read_spool, read_table, write_batches
+from whichteacher.tokens import Tokenizer, load_tokenizer
 
 #: Kinds of file that hold traces, with how much larger than the file its rows are, at most, for the size of the buckets.
 _GROWTH = {".jsonl": 1, ".jsonl.zst": 6, ".parquet": 6}
@@ -33,8 +34,6 @@ _GROWTH = {".jsonl": 1, ".jsonl.zst": 6, ".parquet": 6}
 _BUCKET_BYTES = 128 * 2**20
 #: Rows read before they are written to their buckets, in characters.
 _HELD_CHARACTERS = 32 * 2**20
-#: Text that is tokenized together, in characters: a token takes some hundred bytes until it is counted.
-_TOKENIZED_CHARACTERS = 2**20
 _PARQUET_ROWS = 256
 _ROW_GROUP = 4096
 _NAMED = 6
@@ -190,26 +189,8 @@ def number_answers(table: pa.Table, ledger: Ledger) -> pa.Table:
     return table.take(pa.array(kept, pa.int64())).append_column("attempt", pa.array(attempts, pa.int64()))
 
 
-def count_tokens(texts: Sequence[str], tokenizer: Any) -> list[int]:
-    """Tokens of each text, without special ones."""
-    counts: list[int] = []
-    start = characters = 0
-    for end, text in enumerate(texts, start=1):
-        characters += len(text)
-        if characters >= _TOKENIZED_CHARACTERS or end == len(texts):
-            encoded = tokenizer(
-                list(texts[start:end]),
-                add_special_tokens=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )
-            counts += map(len, encoded["input_ids"])
-            start, characters = end, 0
-    return counts
-
-
 def shard_tables(
-    shard: int, shards: int, buckets: Buckets, ledger: Ledger, tokenizer: Any, progress: Progress
+    shard: int, shards: int, buckets: Buckets, ledger: Ledger, tokenizer: Tokenizer, progress: Progress
 ) -> Iterator[pa.Table]:
     """The PUBLISHED rows of a shard, in order, in tables of at most some thousand rows."""
     each = buckets.count // shards
@@ -221,20 +202,10 @@ def shard_tables(
         for start in range(0, rows.num_rows, _ROW_GROUP):
             part = rows.slice(start, _ROW_GROUP)
             asked = ["\n".join(turn["content"] for turn in json.loads(prompt.as_py())) for prompt in part["prompt"]]
-            part = part.append_column("prompt_tokens", pa.array(count_tokens(asked, tokenizer), pa.int64()))
-            said = count_tokens(part["text"].to_pylist(), tokenizer)
+            part = part.append_column("prompt_tokens", pa.array(tokenizer.count(asked), pa.int64()))
+            said = tokenizer.count(part["text"].to_pylist())
             yield part.append_column("output_tokens", pa.array(said, pa.int64()))
             progress.advance(part.num_rows)
-
-
-def load_tokenizer(reference: Mapping[str, Any]) -> Any:
-    """The tokenizer of a model reference. Raises :class:`InputError` where it cannot be loaded."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(locate(reference["model"]), revision=reference["revision"])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{reference['model']}: no usable tokenizer: {error}") from error
 
 
 def main(

@@ -697,8 +697,11 @@ class Ngrams(Block):
     """The frequent n-gram filter."""
 
     size: Positive = Field(20, description="Tokens per n-gram.")
-    max_count: Positive = Field(
-        20, description="Drop traces that hold an n-gram seen more often in the teacher's data."
+    max_count: Positive = Field(20, description="An n-gram seen more often in the teacher's data is frequent.")
+    action: Literal["drop_row", "drop_span"] = Field(
+        "drop_row",
+        description="drop_row: drop traces that hold a frequent n-gram; drop_span: cut it out of them, and drop those that "
+        "have lost their structure.",
     )
     tokenizer: ModelRef = Field(description="Whose tokens; also the tokenizer of every length in tables and figures.")
 
@@ -716,6 +719,13 @@ class Structure(Block):
     loops: bool = Field(False, description="Drop traces whose thinking or answer ends in a loop.")
 
 
+class Repetition(Block):
+    """The filter of responses that repeat a phrase over and over."""
+
+    min_tokens: Positive = Field(description="Tokens of the phrase, of the n-gram filter's tokenizer, or more.")
+    min_times: Annotated[int, Field(ge=2)] = Field(description="How often it stands there in a row, or more often.")
+
+
 class Curation(Block):
     """Quality filters, and the datasets built from what passes."""
 
@@ -725,6 +735,9 @@ class Curation(Block):
         description="Of equal responses of a teacher to different queries, keep only that to the smallest `query_id`.",
     )
     perplexity: Perplexity | None = Field(None, description="Perplexity filter; none leaves perplexities empty.")
+    repetition: Repetition | None = Field(
+        None, description="Drop traces that repeat a phrase right after itself; none drops none."
+    )
     ngrams: Ngrams = Field(description="Frequent n-gram filter.")
     controls: list[Literal["parallel", "own_passes", "equal_rows", "equal_tokens"]] = Field(
         ["parallel"],

@@ -236,6 +236,7 @@ TRACES = _schema(
     verify_score=FLOAT,
     attempts=INT,  # attempts drawn until this one was accepted, it included
     output_tokens=INT,
+    cut_characters=INT,  # of the response, by curation.ngrams.action drop_span; what is here is what is left
     perplexity=(FLOAT, "null"),
 )
 
@@ -276,6 +277,11 @@ TRACE_MEASURES = _schema(
     loop_characters=INT,  # length of the loop that thinking or answer ends in; 0: in none
 )
 
+NGRAM_SKETCH = _schema(
+    counters=pa.binary(),  # 2**20 counters of a shard's windows, as bit fields: see whichteacher.ngrams
+)
+CANDIDATE_COUNTERS = _schema(counter=INT)  # the ones whose sum over all shards is above the limit, ascending
+NGRAM_TALLIES = _schema(ngram=pa.binary(), count=INT)  # the n tokens, four bytes each, the highest first; ascending
 NGRAM_COUNTS = _schema(ngram=STRING, count=INT)  # the n tokens, joined by spaces
 
 TRAINING_LOG = _schema(

@@ -169,8 +169,10 @@ def read_parts(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     schema: pa.Schema,
     columns: Sequence[str] | None = None,
+    rows: int | None = None,
 ) -> Iterator[pa.Table]:
-    """:func:`read_table` for tables of text, whose row groups may not fit into memory either: :data:`PART_ROWS` at a time.
+    """:func:`read_table` for tables of text, whose row groups may not fit into memory either: at most ``rows`` rows at a
+    time, :data:`PART_ROWS` unless said otherwise.
 
     No part spans two files. Raises :class:`TableError` on a missing column.
     """
@@ -184,7 +186,7 @@ def read_parts(
                 raise TableError(
                     f"{path}: column {missing[0]!r} is missing: make the file again with the rule that writes it"
                 )
-            for batch in file.iter_batches(PART_ROWS, columns=names):
+            for batch in file.iter_batches(rows or PART_ROWS, columns=names):
                 yield as_table(pa.Table.from_batches([batch]).replace_schema_metadata(None), wanted, str(path))
 
 
