@@ -74,7 +74,7 @@ def test_damage_and_unfinished_files_are_found_and_told(folder, capsys):
     (shelf.folder / ".half.parquet.x1").write_bytes(b"")
     assert store_command.main(["verify", str(folder)]) == 1
     told = capsys.readouterr().out
-    assert "is damaged: its rows will be generated again" in told
+    assert "is damaged: its rows will be made again" in told
     assert "was never finished" in told
     assert len(shelf.lookup([row("p", 1)["key"]])) == 0
 

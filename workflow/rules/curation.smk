@@ -2,33 +2,62 @@
 
 _ATTEMPTS = collect("<results>/verification/{{teacher}}/{shard}/attempts.parquet", shard=SHARDS)
 _QUERIES = collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS)
+# Those of the scorer that filters; without one traces have no perplexity and none is dropped for it.
+_FIRST_PERPLEXITIES = (
+    collect(
+        "<results>/curation/{{teacher}}/{shard}/{scorer}.perplexities.parquet",
+        shard=SHARDS,
+        scorer=STUDY.curation.perplexity.first,
+    )
+    if SCORERS
+    else []
+)
 
 
 rule score_perplexity:
     input:
-        attempts=_ATTEMPTS,
-        queries=_QUERIES,
-        scorer=(
-            folder_files(STUDY.curation.perplexity.scorer.model)
-            if STUDY.curation.perplexity and STUDY.curation.perplexity.scorer.is_local
-            else []
-        ),
+        attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
+        queries="<results>/corpus/shards/{shard}.parquet",
+        model=scorer_files,
         code=code("score_perplexity"),
     output:
-        table="<results>/curation/{teacher}/perplexities.parquet",
+        table="<results>/curation/{teacher}/{shard}/{scorer}.perplexities.parquet",
     log:
-        "<logs>/score_perplexity/{teacher}.log",
+        "<logs>/score_perplexity/{teacher}/{shard}/{scorer}.log",
+    conda:
+        "../../envs/generation.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000 if STUDY.miniature else 200000,
+        runtime=30 if STUDY.miniature else 24 * 60,
+        gpu=lambda wildcards: 0 if STUDY.miniature else SCORERS[wildcards.scorer].devices,
+    params:
+        scorer=lambda wildcards: scorer_block(wildcards.scorer),
+        perplexity=settings(STUDY.curation.perplexity, exclude={"scorers", "thresholds"}) if SCORERS else None,
+        store=STUDY.store,
+    script:
+        "../scripts/score_perplexity.py"
+
+
+rule set_perplexity_limits:
+    input:
+        perplexities=_FIRST_PERPLEXITIES,
+        code=code("set_perplexity_limits"),
+    output:
+        table="<results>/curation/{teacher}/perplexity_limits.parquet",
+    log:
+        "<logs>/set_perplexity_limits/{teacher}.log",
     conda:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=2000 if STUDY.miniature else 200000,
-        runtime=20 if STUDY.miniature else 24 * 60,
-        gpu=0 if STUDY.miniature else 1,
+        mem_mb=1000,
+        runtime=30,
     params:
-        perplexity=settings(STUDY.curation.perplexity, exclude={"thresholds"}) if STUDY.curation.perplexity else None,
+        scorer=STUDY.curation.perplexity.first if SCORERS else None,
+        threshold=lambda wildcards: settings(STUDY.curation.perplexity)["thresholds"].get(wildcards.teacher),
     script:
-        "../scripts/score_perplexity.py"
+        "../scripts/set_perplexity_limits.py"
 
 
 rule find_frequent_ngrams:
@@ -55,7 +84,8 @@ rule curate_traces:
     input:
         attempts=_ATTEMPTS,
         queries=_QUERIES,
-        perplexities=["<results>/curation/{teacher}/perplexities.parquet"] if STUDY.curation.perplexity else [],
+        perplexities=_FIRST_PERPLEXITIES,
+        limits=["<results>/curation/{teacher}/perplexity_limits.parquet"] if SCORERS else [],
         ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
         code=code("curate_traces"),
     output:
@@ -72,7 +102,7 @@ rule curate_traces:
         runtime=20 if STUDY.miniature else 12 * 60,
     params:
         teacher=teacher_settings,
-        curation=settings(STUDY.curation, exclude={"controls"}),
+        curation=settings(STUDY.curation, exclude={"controls", "perplexity"}),
     script:
         "../scripts/curate_traces.py"
 

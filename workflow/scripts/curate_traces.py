@@ -10,9 +10,10 @@ from typing import Any
 
 from whichteacher.ledger import Ledger
 from whichteacher.ngrams import token_ngrams
+from whichteacher.perplexity import read_limit, read_perplexities
 from whichteacher.places import locate
 from whichteacher.responses import split_response
-from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
+from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, QUERIES, TRACES
 from whichteacher.tables import read_table, write_table
 
 
@@ -34,6 +35,7 @@ def main(
     attempts: list[str],
     queries: list[str],
     perplexities: list[str],
+    limits: list[str],
     ngrams: str,
     outputs: dict[str, str],
     name: str,
@@ -47,9 +49,8 @@ def main(
     tokenizer = AutoTokenizer.from_pretrained(locate(reference["model"]), revision=reference["revision"])
     size = curation["ngrams"]["size"]
     frequent = {tuple(map(int, text.split())) for text in read_table(ngrams, NGRAM_COUNTS)["ngram"].to_pylist()}
-    scored = read_table(perplexities, PERPLEXITIES)
-    perplexity = dict(zip(scored["attempt_id"].to_pylist(), scored["perplexity"].to_pylist(), strict=True))
-    limit = ((curation["perplexity"] or {}).get("thresholds") or {}).get(name)
+    perplexity = read_perplexities(perplexities)
+    limit = read_limit(limits)
     by_id = {row["query_id"]: row for row in read_table(queries, QUERIES).to_pylist()}
 
     collected = read_table(attempts, COLLECTED)
@@ -64,7 +65,7 @@ def main(
         if fault:
             ledger.drop(row["query_id"], fault)
         elif limit is not None and value is not None and value > limit:
-            ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.3f} > {limit}")
+            ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.6g} > {limit:.6g}")
         elif frequent and (shared := next((n for n in token_ngrams(tokens, size) if n in frequent), None)):
             ledger.drop(row["query_id"], "frequent_ngram", tokenizer.decode(list(shared)))
         else:
@@ -96,6 +97,7 @@ if "snakemake" in globals():
             list(snakemake.input.attempts),  # noqa: F821
             list(snakemake.input.queries),  # noqa: F821
             list(snakemake.input.perplexities),  # noqa: F821
+            list(snakemake.input.limits),  # noqa: F821
             snakemake.input.ngrams,  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821
             snakemake.wildcards.teacher,  # noqa: F821
