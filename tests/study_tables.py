@@ -17,6 +17,7 @@ from whichteacher.schemas import (
     CONTAMINATION,
     CONTAMINATION_SWEEP,
     LABELLED_CASES,
+    PERPLEXITIES,
     QUERIES,
     REFERENCE_CHECKS,
     REVERIFIED,
@@ -212,6 +213,7 @@ def _write_teacher(
     ledger.keep(len(traces))
     write_table(root / f"curation/{teacher}/traces.parquet", traces, TRACES)
     _write_ledger(ledger, root / f"curation/{teacher}/traces")
+    _write_perplexities(root, teacher, traces)
     return traces
 
 
@@ -252,6 +254,18 @@ def _attempt(
         "evidence": json.dumps({"answer": "0", "reference": query["reference"]}),
         "accepted": solved,
     }
+
+
+def _write_perplexities(root: Path, teacher: str, traces: list[dict]) -> None:
+    """Perplexities of the traces under a second scorer, in one shard's table."""
+    blank = {"scorer": "other", "scope": "response", "length": 20, "tokens": 10, "state": "scored"}
+    rng = np.random.default_rng(11)
+    rows = []
+    for trace in traces:
+        value = float(trace["perplexity"] * np.exp(rng.normal(0, 0.05)))
+        about = {"attempt_id": trace["attempt_id"], "query_id": trace["query_id"]}
+        rows.append(blank | about | {"nll": 10 * float(np.log(value)), "perplexity": value})
+    write_table(root / f"curation/{teacher}/0/other.perplexities.parquet", rows, PERPLEXITIES)
 
 
 def _trace(attempt: dict, query: dict, rng: np.random.Generator) -> dict:

@@ -1,7 +1,6 @@
 """Filters, controls and the released schema."""
 
 import json
-import math
 
 import pandas as pd
 import pytest
@@ -12,9 +11,8 @@ from find_frequent_ngrams import frequent
 from hypothesis import given
 from hypothesis import strategies as st
 from match_datasets import match, shuffled
-from score_perplexity import batches, perplexities
 
-from whichteacher.rule import InputError, Progress
+from whichteacher.rule import InputError
 from whichteacher.schemas import TRACES
 from whichteacher.tables import write_table
 
@@ -67,28 +65,6 @@ def test_frequent_ngrams_are_those_of_a_plain_count(tokens, size, max_count):
 )
 def test_structure(roles, text, fault):
     assert structure_fault([{"role": role, "content": "x"} for role in roles], text, "tags") == fault
-
-
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 100))
-def test_batches_cover_every_row_once_within_the_budget(lengths, budget):
-    made = list(batches(lengths, budget))
-    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget for batch in made)
-
-
-def test_perplexity_is_that_of_one_row_at_a_time(tiny_model):
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
-    rows = [([5, 6, 7, 8, 9, 10], 3), ([20, 21], 1), ([30], 1)]
-    values = perplexities(model, rows, Progress("test", len(rows)))
-    for (ids, first), value in list(zip(rows, values, strict=True))[:2]:
-        with torch.inference_mode():
-            logp = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        expected = math.exp(-sum(logp[i - 1, ids[i]].item() for i in range(first, len(ids))) / (len(ids) - first))
-        assert value == pytest.approx(expected, rel=1e-4)
-    assert values[2] is None
 
 
 def frames(**teachers: list[dict]) -> dict[str, pd.DataFrame]:
