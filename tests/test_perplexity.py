@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from whichteacher.engines import vllm as vllm_module
 from whichteacher.engines.specs import Score, ScorerSpec, content_digest, score_keys
-from whichteacher.perplexity import judge_score, limit_of, perplexity, quantile, read_limit
+from whichteacher.perplexity import perplexity_columns, limit_of, perplexity, quantile, read_limit
 from whichteacher.rule import InputError
 from whichteacher.schemas import COLLECTED, PERPLEXITIES, PERPLEXITY_LIMITS, QUERIES
 from whichteacher.store import Store
@@ -128,7 +128,7 @@ def test_every_row_says_what_became_of_it():
     score = {"length": 9, "query_tokens": 3, "query_nll": 3.0, "response_tokens": 5, "response_nll": 1.0}
 
     def state(scope="response", max_length=10, overlong="first_tokens", **changed):
-        found = judge_score(score | changed, scope, max_length, overlong)
+        found = perplexity_columns(score | changed, scope, max_length, overlong)
         assert (found["perplexity"] is None) == (found["state"] not in ("scored", "cut"))
         return found["state"], found["tokens"], found["nll"]
 
@@ -141,7 +141,7 @@ def test_every_row_says_what_became_of_it():
     # A query that fills the whole length leaves nothing to score.
     assert state(max_length=4, response_tokens=0, response_nll=0.0)[0] == "no_tokens"
     assert state(response_nll=math.nan)[0] == "not_finite"
-    assert judge_score(None, "response", 10, "unscored")["state"] == "not_rendered"
+    assert perplexity_columns(None, "response", 10, "unscored")["state"] == "not_rendered"
 
 
 @given(st.lists(st.floats(1, 1e6), min_size=1, max_size=60), st.integers(1, 100))
@@ -487,7 +487,9 @@ def test_replicas_read_what_one_engine_reads(tmp_path, qwen):
 @pytest.mark.study
 def test_a_scorer_that_cannot_be_used_says_why_and_what_to_do(tmp_path, qwen):
     shard = write_shard(tmp_path, ["a"])
-    with pytest.raises(InputError, match=r"lower curation.perplexity.max_length.*512"):
+    with pytest.raises(
+        InputError, match=r"a context of 512 tokens.* lower curation.perplexity.max_length from 512 to 511$"
+    ):
         score_perplexity.main(**shard, **job(tmp_path, qwen, reading={"max_length": 512}))
     broken = tmp_path / "broken"
     shutil.copytree(qwen, broken)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from whichteacher.chat import messages
 from whichteacher.engines.score import score
 from whichteacher.engines.specs import ScorerSpec, content_digest, score_keys
-from whichteacher.perplexity import judge_score
+from whichteacher.perplexity import perplexity_columns
 from whichteacher.responses import THINK
 from whichteacher.rounds import template
 from whichteacher.schemas import PERPLEXITIES, QUERIES
@@ -157,7 +157,9 @@ def main(
             taken = scores.take(pa.array([place for *_, place in part], pa.int64())).to_pylist()
             made = []
             for (attempt, query, place), row in zip(part, taken, strict=True):
-                told = judge_score(None if place is None else row, perplexity["scope"], spec.max_length, spec.overlong)
+                told = perplexity_columns(
+                    None if place is None else row, perplexity["scope"], spec.max_length, spec.overlong
+                )
                 states[told["state"]] += 1
                 made.append(
                     {"attempt_id": attempt, "query_id": query, "scorer": name, "scope": perplexity["scope"], **told}
@@ -169,9 +171,7 @@ def main(
     print(f"{step}: {len(found)} responses: {told}")
 
 
-if (
-    "snakemake" in globals() and __name__ == "__main__"
-):  # vLLM and its replicas import this again in processes of their own
+if "snakemake" in globals() and __name__ == "__main__":  # vLLM imports this again in processes of its own
     import os
 
     from whichteacher.rule import logged

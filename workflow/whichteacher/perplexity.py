@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from whichteacher.schemas import PERPLEXITIES, PERPLEXITY_LIMITS
 from whichteacher.tables import read_table
@@ -34,7 +35,7 @@ def perplexity(nll: float, tokens: int) -> float | None:
         return None
 
 
-def judge_score(score: Mapping[str, Any] | None, scope: str, max_length: int, overlong: str) -> dict[str, Any]:
+def perplexity_columns(score: Mapping[str, Any] | None, scope: str, max_length: int, overlong: str) -> dict[str, Any]:
     """The columns length, tokens, nll, perplexity and state of PERPLEXITIES of a row of the store (schema SCORES), None for a
     query that could not be rendered.
 
@@ -93,7 +94,7 @@ def limits_row(
         "scorer": scorer,
         "threshold": None if threshold is None else json.dumps(threshold),
         "limit": limit,
-        "rows": sum(len(read_table(path, PERPLEXITIES, ["attempt_id"])) for path in paths),
+        "rows": sum(pq.read_metadata(path).num_rows for path in paths),
         "scored": len(values),
         "above": 0 if limit is None else int((values > limit).sum()),
     }

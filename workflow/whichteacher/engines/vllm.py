@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import platform
 import queue
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -64,11 +65,13 @@ class VllmScorer:
         try:
             self._run = _started(spec.served(), partial(_read, spec=spec))
         except InputError as error:
-            if "max_model_len" not in str(error):
+            context = re.search(r"greater than the derived max_model_len \(\w+=(\d+)", str(error))
+            if context is None:
                 raise
+            longest = int(context[1]) - 1
             raise InputError(
-                f"the scorer {spec.model} cannot read {spec.max_length} tokens and leave room for the one that vLLM always "
-                f"generates: lower curation.perplexity.max_length, to one less than its context at most ({error})"
+                f"the scorer {spec.model} has a context of {context[1]} tokens, one of which vLLM generates: lower "
+                f"curation.perplexity.max_length from {spec.max_length} to {longest}"
             ) from error
 
     def run(self, rows: Iterable[tuple[str, str, str]]) -> Iterator[Score]:
@@ -132,6 +135,7 @@ def _load(spec: VllmSpec) -> LLM:
         # In this process, and with a cache (GiB) that leaves room for other jobs.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    from safetensors import SafetensorError
     from vllm import LLM
 
     try:
@@ -147,8 +151,11 @@ def _load(spec: VllmSpec) -> LLM:
             disable_log_stats=True,
             **here | spec.arguments,
         )
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"vLLM cannot serve {spec.model}: {error}") from error
+    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise InputError(
+            f"vLLM cannot serve {spec.model}: look at its model, revision, dtype and vllm_arguments in the configuration "
+            f"({error})"
+        ) from error
 
 
 def _generate(llm: LLM, take: Take, spec: VllmSpec) -> Iterator[Completion]:
@@ -286,7 +293,7 @@ def _devices(spec: VllmSpec) -> list[str | None]:
     if len(visible) < each * spec.data_parallel:
         raise InputError(
             f"{spec.data_parallel} replicas of {spec.model} need {each * spec.data_parallel} GPUs, {len(visible)} are "
-            "visible: lower the teacher's data_parallel, or give the job more GPUs"
+            "visible: lower its data_parallel, or give the job more GPUs"
         )
     return [",".join(visible[number * each : (number + 1) * each]) for number in range(spec.data_parallel)]
 
