@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from whichteacher.engines import vllm as vllm_module
 from whichteacher.engines.specs import Score, ScorerSpec, content_digest, score_keys
-from whichteacher.perplexity import perplexity_columns, limit_of, perplexity, quantile, read_limit
+from whichteacher.perplexity import limit_of, perplexity, perplexity_columns, quantile, read_limit
 from whichteacher.rule import InputError
 from whichteacher.schemas import COLLECTED, PERPLEXITIES, PERPLEXITY_LIMITS, QUERIES
 from whichteacher.store import Store
