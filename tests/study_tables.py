@@ -17,6 +17,7 @@ from whichteacher.schemas import (
     CONTAMINATION,
     CONTAMINATION_SWEEP,
     LABELLED_CASES,
+    PERPLEXITIES,
     QUERIES,
     REFERENCE_CHECKS,
     REVERIFIED,
@@ -216,6 +217,7 @@ def _write_teacher(
         write_table(root / f"curation/{teacher}/{shard}/traces.parquet", found, TRACES)
         _write_ledger(curated, root / f"curation/{teacher}/{shard}/traces")
         traces += found
+        _write_perplexities(root, teacher, shard, found)
     return traces
 
 
@@ -256,6 +258,18 @@ def _attempt(
         "evidence": json.dumps({"answer": "0", "reference": query["reference"]}),
         "accepted": solved,
     }
+
+
+def _write_perplexities(root: Path, teacher: str, shard: int, traces: list[dict]) -> None:
+    """Perplexities of a shard's traces under a second scorer."""
+    blank = {"scorer": "other", "scope": "response", "length": 20, "tokens": 10, "state": "scored"}
+    rng = np.random.default_rng(11)
+    rows = []
+    for trace in traces:
+        value = float(trace["perplexity"] * np.exp(rng.normal(0, 0.05)))
+        about = {"attempt_id": trace["attempt_id"], "query_id": trace["query_id"]}
+        rows.append(blank | about | {"nll": 10 * float(np.log(value)), "perplexity": value})
+    write_table(root / f"curation/{teacher}/{shard}/other.perplexities.parquet", rows, PERPLEXITIES)
 
 
 def _trace(attempt: dict, query: dict, rng: np.random.Generator) -> dict:

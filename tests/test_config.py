@@ -107,6 +107,12 @@ FAULTS = [
         "corpus.sources.math.columns: name exactly one of `prompt` and `turns`",
     ),
     ("curation.perplexity.thresholds", {"nobody": 5.0}, "names 'nobody', which is no teacher: use one of"),
+    ("curation.perplexity.scorers", {}, "curation.perplexity.scorers: "),
+    (
+        "curation.perplexity.scorers.all_styles.endpoint",
+        {},
+        "curation.perplexity.scorers.all_styles.endpoint: unknown key",
+    ),
     ("training.seeds", [1, 1], "training.seeds"),
     ("evaluation", None, "`training` needs `evaluation`: say what the students are scored on"),
     ("evaluation.models.steps.expected", {"aime": [1, 2]}, "models.steps.expected names 'aime', which is no benchmark"),

@@ -1,7 +1,6 @@
 """Filters, controls and the released schema."""
 
 import json
-import math
 
 import pandas as pd
 import pytest
@@ -10,15 +9,12 @@ from curate_traces import system_prompt
 from export_dataset import FILES, card, released_row
 from export_dataset import main as export
 from find_duplicate_traces import main as find_duplicate_traces
-from hypothesis import given
-from hypothesis import strategies as st
 from match_datasets import digest_order, match
 from match_datasets import main as match_datasets
-from score_perplexity import batches, perplexities
 from summarise_duplicates import main as summarise_duplicates
 
-from whichteacher.rule import InputError, Progress
-from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
+from whichteacher.rule import InputError
+from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, PERPLEXITY_LIMITS, QUERIES, TRACES
 from whichteacher.tables import write_table
 
 DUPLICATE_TABLES = ("digests", "duplicates", "repeats")
@@ -98,23 +94,26 @@ def curate(
     queries = {row["query_id"]: trace(row["query_id"]) for row in attempts}
     write_table(folder / "queries.parquet", [{n: row[n] for n in QUERIES.names} for row in queries.values()], QUERIES)
     write_table(folder / "attempts.parquet", attempts, COLLECTED)
+    scored = {"scorer": "s", "scope": "response", "length": 2, "tokens": 1, "nll": 0.5, "state": "scored"}
     scores = [
-        {"attempt_id": f"a{identifier}", "scorer": "s", "scope": "response", "tokens": 1, "perplexity": value}
+        {**scored, "attempt_id": f"a{identifier}", "query_id": identifier, "perplexity": value}
         for identifier, value in (perplexity or {}).items()
     ]
     write_table(folder / "perplexities.parquet", scores, PERPLEXITIES)
+    limit = {"teacher": "steps", "scorer": "s", "threshold": "2.0", "limit": 2.0, "rows": 1, "scored": 1, "above": 0}
+    write_table(folder / "limits.parquet", [limit], PERPLEXITY_LIMITS)
     write_table(folder / "ngrams.parquet", [{"ngram": ngram, "count": 21} for ngram in ngrams], NGRAM_COUNTS)
     outputs = {name: folder / f"{name}.parquet" for name in ("table", "ledger", "dropped")}
     settings = {
         "ngrams": {"tokenizer": TOKENIZER, "size": 20, "action": "drop_row"},
         "repetition": None,
-        "perplexity": {"thresholds": {"steps": 2.0}},
         "structure": {"leaks": True, "max_foreign_share": None, "loops": False},
     }
     curate_traces(
         folder / "attempts.parquet",
         folder / "queries.parquet",
         [folder / "perplexities.parquet"],
+        [folder / "limits.parquet"],
         folder / "ngrams.parquet",
         list(duplicates),
         outputs,
@@ -141,7 +140,7 @@ def test_curation_keeps_what_passes_and_tells_what_does_not(tmp_path, monkeypatc
     told = {"in": 4, "kept": 2, "perplexity_above_threshold": 1, "structure_answer_missing": 1}
     assert found["ledger"].set_index("reason")["rows"].to_dict() == told
     assert set(found["ledger"]["scope"]) == {"steps/0"}
-    assert found["dropped"].set_index("query_id")["detail"]["4"] == "2.500 > 2.0"
+    assert found["dropped"].set_index("query_id")["detail"]["4"] == "2.5 > 2"
 
 
 def test_loops_and_other_scripts_are_dropped_where_that_is_asked(tmp_path):
@@ -246,28 +245,6 @@ def test_equal_responses_are_dropped_where_that_is_asked(tmp_path):
     found = curate(tmp_path, attempts, duplicates=[tmp_path / "duplicates.parquet"])
     assert found["table"]["query_id"].tolist() == ["1", "3"]
     assert found["dropped"][["query_id", "reason", "detail"]].to_numpy().tolist() == [["2", "duplicate_response", "1"]]
-
-
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 100))
-def test_batches_cover_every_row_once_within_the_budget(lengths, budget):
-    made = list(batches(lengths, budget))
-    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget for batch in made)
-
-
-def test_perplexity_is_that_of_one_row_at_a_time(tiny_model):
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
-    rows = [([5, 6, 7, 8, 9, 10], 3), ([20, 21], 1), ([30], 1)]
-    values = perplexities(model, rows, Progress("test", len(rows)))
-    for (ids, first), value in list(zip(rows, values, strict=True))[:2]:
-        with torch.inference_mode():
-            logp = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        expected = math.exp(-sum(logp[i - 1, ids[i]].item() for i in range(first, len(ids))) / (len(ids) - first))
-        assert value == pytest.approx(expected, rel=1e-4)
-    assert values[2] is None
 
 
 def frames(**teachers: list[dict]) -> dict[str, pd.DataFrame]:

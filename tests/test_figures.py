@@ -28,6 +28,7 @@ import score_models
 import study_tables
 import summarise_costs
 import summarise_duplicates
+import summarise_perplexities
 import summarise_teachers
 import summarise_verdicts
 import write_tables
@@ -35,6 +36,7 @@ from matplotlib import image
 
 from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
+from whichteacher.perplexity import files_by_scorer
 from whichteacher.plotting import box_statistics, read_published
 from whichteacher.rule import InputError
 from whichteacher.schemas import COLLECTED, CONTAMINATION, CONTAMINATION_SWEEP, REJUDGED, REVERIFIED
@@ -149,7 +151,10 @@ def study(tmp_path_factory):
         0.95,
     )
     compared = statistics / "teacher_comparison.csv"
-    compare_teachers.main(collected, queries, measures, compared, CATEGORIES, 200, 0.95, 0)
+    scored = [str(path) for path in root.glob("curation/*/*/*.perplexities.parquet")]
+    others = files_by_scorer(scored, list(measures), ["other"])
+    compare_teachers.main(collected, queries, measures, others, compared, CATEGORIES, 200, 0.95, 0)
+    summarise_perplexities.main(others, [], statistics / "perplexities.csv", {"other": "org/other"})
     compare_students.main(
         sorted(root.glob(f"evaluation/{study_tables.CONTROL}/*/*/*.scored.parquet")),
         statistics / "scores.csv",
@@ -177,7 +182,10 @@ def _report(study, page, training=True, contamination=None):
         "study": "made_up",
         "miniature": {"seed": 1} if training else None,
         "teachers": study_tables.TEACHERS,
-        "curation": {"controls": [study_tables.CONTROL]},
+        "curation": {
+            "controls": [study_tables.CONTROL],
+            "perplexity": {"scorers": {"other": {"model": "org/other"}}} if training else None,
+        },
         "statistics": {"confidence": 0.95},
         "training": {"seeds": [0, 1]} if training else None,
         "evaluation": {"benchmarks": study_tables.BENCHMARKS, "models": study_tables.MODELS} if training else None,
@@ -201,6 +209,7 @@ def _report(study, page, training=True, contamination=None):
         "teacher_comparison",
         "ledger",
         "duplicates",
+        "perplexities",
         "scores",
         "student_comparison",
         "model_scores",
@@ -413,6 +422,9 @@ def test_the_report_states_the_finding_and_the_counts(study):
     page = _report(study, study / "report.html")
     comparison = pd.read_csv(study / "statistics/student_comparison.csv")
     assert all(sentence in page for sentence in comparison["conclusion"])
+    # A second scorer is compared under its own name, and the figure says whose perplexity it shows.
+    assert "Perplexity (other)" in page
+    assert "This run’s scorer is other (org/other)." in page
     assert "2 of 2 planted rows" in page
     assert page.count("<mark>") == len(study_tables.TEACHERS)
     assert "math_verify 0.9.0" in page

@@ -205,13 +205,14 @@ class Study:
             curate_traces.main(
                 attempts,
                 self.path(f"queries{shard}"),
-                [self.path("perplexities")],
+                [],
+                [],
                 self.path("frequent"),
                 [],
                 outputs,
                 f"t/{shard}",
                 {"answer_format": "tags", "system_prompt": "", "engine": "vllm"},
-                {"perplexity": None, "structure": Structure().model_dump(), **curation},
+                {"structure": Structure().model_dump(), **curation},
             )
             lines = {row["reason"]: row["rows"] for row in read_table(outputs["ledger"], LEDGER).to_pylist()}
             assert lines["in"] == sum(lines.values()) - lines["in"]

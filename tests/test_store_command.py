@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import store as store_command
 
-from whichteacher.engines.specs import request_keys
+from whichteacher.engines.specs import content_digest, request_keys, score_keys
 from whichteacher.store import Store
 
 SETTINGS = {"sampling": {"temperature": 0.5}}
@@ -32,6 +32,28 @@ def row(prompt: str, attempt: int = 0, text: str = "text", owner: str = OWNER) -
         "devices": 1,
         "settings": json.dumps(SETTINGS),
     }
+
+
+def score(query: str, response: str, **changed) -> dict:
+    """A row of the kind ``perplexities``."""
+    content = content_digest(query, response)
+    return {
+        "key": score_keys(OWNER, {"max_length": 9})(content),
+        "content": content,
+        "length": 9,
+        "query_tokens": 3,
+        "query_nll": 3.0,
+        "response_tokens": 5,
+        "response_nll": 1.5,
+        "seconds": 900.0,
+        "model": "org/ab",
+        "model_digest": OWNER,
+        "engine": "vllm",
+        "engine_version": "0",
+        "hardware": "cpu",
+        "devices": 1,
+        "settings": json.dumps({"max_length": 9}),
+    } | changed
 
 
 @pytest.fixture
@@ -74,7 +96,7 @@ def test_damage_and_unfinished_files_are_found_and_told(folder, capsys):
     (shelf.folder / ".half.parquet.x1").write_bytes(b"")
     assert store_command.main(["verify", str(folder)]) == 1
     told = capsys.readouterr().out
-    assert "is damaged: its rows will be generated again" in told
+    assert "is damaged: its rows will be made again" in told
     assert "was never finished" in told
     assert len(shelf.lookup([row("p", 1)["key"]])) == 0
 
@@ -110,6 +132,25 @@ def test_merging_adds_what_is_missing_and_the_first_writer_still_wins(folder, tm
     assert found[row("p")["key"]]["text"] == "first"
     assert found[row("new")["key"]]["text"] == "from the other"
     assert store_command.verify(other) == []
+
+
+def test_perplexities_are_shown_verified_exported_and_merged_like_responses(folder, tmp_path):
+    shelf = Store(folder, "perplexities", OWNER)
+    shelf.append([score("q", "a"), score("q", "b")])
+    shelf.append([score("q", "a", response_nll=9.0)])
+    line = store_command.show(folder).splitlines()[-1].split()
+    assert line[:2] == ["perplexities", "org/ab"] and line[3:7] == ["2", "1", "16", "0.50"]
+    assert store_command.verify(folder) == []
+    output = tmp_path / "scores.parquet"
+    assert store_command.main(["export", str(folder), str(output), "--kind", "perplexities"]) == 0
+    rows = {row["key"]: row for row in pq.read_table(output).to_pylist()}
+    assert len(rows) == 2 and rows[score("q", "a")["key"]]["response_nll"] == 1.5
+    other = tmp_path / "other"
+    assert store_command.merge(folder, other) == 5
+    assert Store(other, "perplexities", OWNER).lookup(rows).keys() == rows.keys()
+    shelf.append([score("q", "c", content=content_digest("q", "not what was read"))])
+    (found,) = store_command.verify(folder)
+    assert "does not belong to its row" in found and score("q", "c")["key"] in found
 
 
 def test_a_folder_that_is_no_store_is_one_line(tmp_path):

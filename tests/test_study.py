@@ -135,6 +135,20 @@ def test_how_a_teacher_is_served_re_runs_the_report_alone(finished, tmp_path):
     assert not {"generate_responses", "verify_responses", "curate_traces", "train_student"} & set(jobs)
 
 
+def test_a_new_threshold_reads_nothing_again(finished, tmp_path):
+    def raise_one(raw):
+        raw["curation"]["perplexity"]["thresholds"]["steps"] = {"quantile": 0.9}
+
+    jobs = planned(snakemake(finished, "-n", config=changed(tmp_path, raise_one)))
+    assert jobs["set_perplexity_limits"] == jobs["curate_traces"] == 1
+    assert "score_perplexity" not in jobs
+
+    def serve_otherwise(raw):
+        raw["curation"]["perplexity"]["scorers"]["all_styles"]["data_parallel"] = 2
+
+    assert set(planned(snakemake(finished, "-n", config=changed(tmp_path, serve_otherwise)))) == {"build_report", "all"}
+
+
 def test_the_plan_of_a_finished_study_finds_everything_paid_for(finished, tmp_path):
     directory = tmp_path / "planned"
     shutil.copytree(finished, directory)
@@ -159,7 +173,7 @@ def test_a_new_teacher_leaves_the_others_alone(finished, tmp_path):
     jobs = planned(text)
     rounds = len(yaml.safe_load(CONFIG.read_text())["teachers"]["steps"]["attempts"])
     assert jobs["generate_responses"] == jobs["verify_responses"] == rounds
-    assert jobs["score_perplexity"] == jobs["curate_traces"] == 1
+    assert jobs["score_perplexity"] == jobs["set_perplexity_limits"] == jobs["curate_traces"] == 1
     assert "deduplicate_queries" not in jobs
 
 

@@ -1,6 +1,7 @@
 """tools/why.py: every way in which the life of a query can go, on a corpus that the corpus stage made."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -51,7 +52,11 @@ def _config(folder: Path) -> dict:
             name: {**small["teachers"]["steps"], **looks, "attempts": [1, 1, 1]}
             for name, looks in study_tables.TEACHERS.items()
         },
-        "curation": {"ngrams": {"tokenizer": {"model": "./nowhere"}}, "controls": [study_tables.CONTROL, "own_passes"]},
+        "curation": {
+            "perplexity": {"scorers": {"all_styles": {"model": "./nowhere"}}},
+            "ngrams": {"tokenizer": {"model": "./nowhere"}},
+            "controls": [study_tables.CONTROL, "own_passes"],
+        },
         **{part: small[part] for part in ("training", "evaluation")},
     }
 
@@ -102,10 +107,11 @@ def _make_rest(root: Path) -> None:
     for teacher in study_tables.TEACHERS:
         traces = read_table(root / f"curation/{teacher}/0/traces.parquet", TRACES)
         scores = [
-            {"attempt_id": row["attempt_id"], "scorer": "s", "scope": "all", "tokens": 9, "perplexity": 1.25}
+            dict(attempt_id=row["attempt_id"], query_id=row["query_id"], scorer="all_styles", scope="response")
+            | dict(length=9, tokens=5, nll=5 * math.log(1.25), perplexity=1.25, state="scored")
             for row in traces.to_pylist()
         ]
-        write_table(root / f"curation/{teacher}/perplexities.parquet", scores, PERPLEXITIES)
+        write_table(root / f"curation/{teacher}/0/all_styles.perplexities.parquet", scores, PERPLEXITIES)
         # Curation drops one trace more.
         ledger = Ledger("curate_traces", teacher, traces.num_rows)
         ledger.keep(traces.num_rows - 1)
@@ -185,7 +191,7 @@ def test_a_query_that_went_all_the_way(finished, ask):
         said = f"{attempt.finish_reason}, {attempt.output_tokens} tokens, {attempt.verdict} {attempt.score:.2f}"
         assert f"round {attempt.round}, attempt {attempt.attempt}" in steps
         assert f"{said}: {attempt.reason}{accepted}" in steps
-    assert "score_perplexity 1.250" in " ".join(steps.split())
+    assert "score_perplexity 1.250 scored: scorer all_styles" in " ".join(steps.split())
     datasets = [" ".join(line.split()) for line in steps.splitlines() if "match_datasets" in line]
     assert datasets == [
         f"match_datasets kept datasets/{control}/steps.parquet" for control in (study_tables.CONTROL, "own_passes")

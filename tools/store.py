@@ -2,14 +2,14 @@
 
     .venv/bin/python tools/store.py show results/store
     .venv/bin/python tools/store.py verify results/store
-    .venv/bin/python tools/store.py export results/store responses.jsonl.zst [--model NAME]
+    .venv/bin/python tools/store.py export results/store responses.jsonl.zst [--kind KIND] [--model NAME]
     .venv/bin/python tools/store.py merge OTHER_STORE results/store
 
-`show` prints a table: per kind of row and model the distinct rows, tokens, engine time, size on disk, and when the first
-and the last were written. `verify` reads every byte (pages carry checksums), compares each key with the row it stands
+`show` prints a table: per kind of row and model the distinct rows, tokens (generated, or read for a perplexity), engine time,
+size on disk, and when the first and the last were written. `verify` reads every byte (pages carry checksums), compares each key with the row it stands
 for, and ends with status 1 where anything is wrong; a damaged segment is set aside, so that its rows are generated again.
-`export` writes each row once, as JSON lines (plain or zstd) or Parquet. `merge` adds the segments of one store to another:
-they are copied whole and never changed, so it may be repeated or interrupted, and of two responses to one request the one
+`export` writes each row of a kind (`responses`, or `perplexities`) once, as JSON lines (plain or zstd) or Parquet. `merge` adds the segments of one store to another:
+they are copied whole and never changed, so it may be repeated or interrupted, and of two rows of one key the one
 written first counts, as everywhere.
 """
 
@@ -31,13 +31,15 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from whichteacher.engines.specs import request_keys  # noqa: E402
+from whichteacher.engines.specs import request_keys, score_keys  # noqa: E402
 from whichteacher.store import KINDS, Store  # noqa: E402
 from whichteacher.tables import atomic_path  # noqa: E402
 
 #: A key holds the number of its attempt, a row does not: so many are tried before a key is called wrong.
 _ATTEMPTS = 256
 _EXPORTED_ROWS = 8192
+#: The columns that hold what an engine worked on, by kind.
+_TOKENS = {"responses": ["output_tokens"], "perplexities": ["query_tokens", "response_tokens"]}
 
 
 def stores(folder: Path) -> Iterator[tuple[str, Store]]:
@@ -61,10 +63,10 @@ def distinct(store: Store, columns: list[str]) -> pa.Table:
 
 def show(folder: Path) -> str:
     """The table of ``show``, one line per kind and model."""
-    heads = ("kind", "model", "digest", "rows", "again", "output tokens", "hours", "MiB", "segments", "first", "last")
+    heads = ("kind", "model", "digest", "rows", "again", "tokens", "hours", "MiB", "segments", "first", "last")
     lines = [heads]
     for kind, store in stores(folder):
-        rows = distinct(store, ["model", "output_tokens", "seconds"])
+        rows = distinct(store, ["model", "seconds", *_TOKENS[kind]])
         held = sum(pq.read_metadata(path).num_rows for path in store.segments())
         size = sum(path.stat().st_size for path in store.segments()) / 2**20
         written = rows["written"].to_pylist()
@@ -78,7 +80,7 @@ def show(folder: Path) -> str:
                 store.owner,
                 f"{rows.num_rows:,}",
                 f"{held - rows.num_rows:,}",
-                f"{pc.sum(rows['output_tokens']).as_py() or 0:,}",
+                f"{sum(pc.sum(rows[name]).as_py() or 0 for name in _TOKENS[kind]):,}",
                 f"{(pc.sum(rows['seconds']).as_py() or 0) / 3600:.2f}",
                 f"{size:.1f}",
                 f"{len(store.segments()):,}",
@@ -89,14 +91,20 @@ def show(folder: Path) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def wrong_keys(table: pa.Table) -> list[str]:
-    """The keys of ``table`` (schema RESPONSES) that do not stand for the prompt, model and settings of their rows."""
+def wrong_keys(table: pa.Table, kind: str) -> list[str]:
+    """The keys of ``table`` (of the schema of ``kind``) that do not stand for the request, model and settings of their rows."""
     wrong = []
     makers = {}
-    names = ("key", "prompt", "model_digest", "settings")
-    for key, prompt, owner, settings in zip(*(table[name].to_pylist() for name in names), strict=True):
-        key_of = makers.setdefault((owner, settings), request_keys(owner, json.loads(settings)))
-        if not any(key_of(prompt, attempt) == key for attempt in range(_ATTEMPTS)):
+    make, asked = (score_keys, "content") if kind == "perplexities" else (request_keys, "prompt")
+    names = ("key", asked, "model_digest", "settings")
+    for key, request, owner, settings in zip(*(table[name].to_pylist() for name in names), strict=True):
+        key_of = makers.setdefault((owner, settings), make(owner, json.loads(settings)))
+        right = (
+            key_of(request) == key
+            if kind == "perplexities"
+            else any(key_of(request, attempt) == key for attempt in range(_ATTEMPTS))
+        )
+        if not right:
             wrong.append(key)
     return wrong
 
@@ -109,14 +117,14 @@ def verify(folder: Path) -> list[str]:
         rows = 0
         for table in store.tables():
             rows += table.num_rows
-            found += [f"{place}: key {key} does not belong to its row" for key in wrong_keys(table)]
+            found += [f"{place}: key {key} does not belong to its row" for key in wrong_keys(table, kind)]
             others = [
                 owner for owner in pc.unique(table["model_digest"]).to_pylist() if not owner.startswith(store.owner)
             ]
             found += [f"{place}: rows of another model, {owner}" for owner in others]
         print(f"{place}: {rows:,} rows in {len(store.segments()):,} segments read")
         found += [
-            f"{place}: {path.name} is damaged: its rows will be generated again, then it may be deleted"
+            f"{place}: {path.name} is damaged: its rows will be made again, then it may be deleted"
             for path in sorted(store.folder.glob("*.corrupt"))
         ]
         found += [
@@ -126,18 +134,18 @@ def verify(folder: Path) -> list[str]:
     return found
 
 
-def export(folder: Path, output: Path, model: str | None) -> int:
-    """Write every row of the store once to ``output`` and return how many there were; ``model`` takes one model's alone.
+def export(folder: Path, output: Path, model: str | None, kind: str = "responses") -> int:
+    """Write every row of ``kind`` once to ``output`` and return how many there were; ``model`` takes one model's alone.
 
     The file's name says what it becomes: .jsonl, .jsonl.zst or .parquet. Raises :class:`SystemExit` for another one.
     """
     rows = 0
-    chosen = [store for kind, store in stores(folder) if kind == "responses"]
+    chosen = [store for each, store in stores(folder) if each == kind]
     if not output.name.endswith((".jsonl", ".jsonl.zst", ".parquet")):
         sys.exit(f"store: {output.name}: give a name that ends in .jsonl, .jsonl.zst or .parquet")
     with atomic_path(output) as temporary:
         if output.suffix == ".parquet":
-            writer = pq.ParquetWriter(temporary, KINDS["responses"], compression="zstd")
+            writer = pq.ParquetWriter(temporary, KINDS[kind], compression="zstd")
             add = writer.write_table
         else:
             writer = pa.output_stream(temporary, compression="zstd" if output.suffix == ".zst" else None)
@@ -178,6 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("show", "verify", "export"):
         commands.add_parser(name).add_argument("store", type=Path)
     commands.choices["export"].add_argument("output", type=Path)
+    commands.choices["export"].add_argument("--kind", choices=list(KINDS), default="responses")
     commands.choices["export"].add_argument("--model", help="as the configuration names it")
     merging = commands.add_parser("merge")
     merging.add_argument("source", type=Path)
@@ -189,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     if told.command == "show":
         print(show(told.store))
     elif told.command == "export":
-        print(f"{export(told.store, told.output, told.model):,} rows written to {told.output}")
+        print(f"{export(told.store, told.output, told.model, told.kind):,} rows written to {told.output}")
     elif told.command == "merge":
         print(f"{merge(told.source, told.store):,} segments copied to {told.store}")
     else:

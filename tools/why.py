@@ -343,11 +343,14 @@ def of_teacher(results: Results, teacher: str, place: Place) -> Iterator[str]:
 def after_acceptance(results: Results, teacher: str, place: Place, attempt_id: str) -> Iterator[str]:
     """What became of the accepted attempt."""
     query = place.values["query_id"]
-    scores = f"curation/{teacher}/perplexities.parquet"
-    for row in results.rows(scores, attempt_id, ["perplexity"], key="attempt_id"):
-        value = row["perplexity"]
-        yield told("score_perplexity", "-" if value is None else f"{value:.3f}")
-    traces = f"curation/{teacher}/{shard_of(query, results.study.corpus.shards)}/traces"
+    shard = shard_of(query, results.study.corpus.shards)
+    perplexity = results.study.curation.perplexity
+    for scorer in perplexity.scorers if perplexity else ():
+        scores = f"curation/{teacher}/{shard}/{scorer}.perplexities.parquet"
+        for row in results.rows(scores, attempt_id, ["perplexity", "state"], key="attempt_id"):
+            value = row["perplexity"]
+            yield told("score_perplexity", "-" if value is None else f"{value:.3f}", row["state"], f"scorer {scorer}")
+    traces = f"curation/{teacher}/{shard}/traces"
     if not results.path(f"{traces}.parquet").exists():
         yield told("curate_traces", "-", "has not run")
         return

@@ -38,6 +38,8 @@ PRICES = {
     name: teacher.model_dump(include={"price_per_million_tokens", "price_per_device_hour"})
     for name, teacher in STUDY.teachers.items()
 }
+# The models whose perplexity is taken; the first filters.
+SCORERS = STUDY.curation.perplexity.scorers if STUDY.curation and STUDY.curation.perplexity else {}
 # How a teacher is served goes around the rules' parameters: a change of it must generate nothing again.
 config["running"] = {
     **{name: teacher.model_dump(mode="json", include=RUNNING) for name, teacher in STUDY.teachers.items()},
@@ -46,6 +48,7 @@ config["running"] = {
         f"judge:{name}": judge.model_dump(mode="json", include=RUNNING)
         for name, judge in STUDY.verification.judges.items()
     },
+    **{f"scorer:{name}": scorer.model_dump(mode="json", include=RUNNING) for name, scorer in SCORERS.items()},
 }
 CONSTRAINT_JUDGE = STUDY.verification.judge_of("instruction_following")
 # What stands in the place of a control's name where it is no student that is evaluated.
@@ -107,6 +110,17 @@ def judge_files(name: str) -> list[str]:
     """A local judge's files."""
     judge = STUDY.verification.judges[name]
     return folder_files(judge.model) if judge.is_loaded and judge.is_local else []
+
+
+def scorer_block(name: str) -> dict:
+    """What decides what a scorer finds, as plain JSON types."""
+    return SCORERS[name].model_dump(mode="json", exclude=RUNNING)
+
+
+def scorer_files(wildcards):
+    """A local scorer's files: new weights score again."""
+    scorer = SCORERS[wildcards.scorer]
+    return folder_files(scorer.model) if scorer.is_local else []
 
 
 def folder_files(folder: str) -> list[str]:
@@ -198,4 +212,5 @@ wildcard_constraints:
     shard=r"\d+",
     round=r"\d+",
     judge="[a-z0-9_]+",
+    scorer="[a-z0-9_]+",
     seed=r"\d+",

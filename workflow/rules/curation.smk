@@ -5,33 +5,62 @@ _QUERIES = collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS)
 _TOKENIZER = folder_files(STUDY.curation.ngrams.tokenizer.model) if STUDY.curation.ngrams.tokenizer.is_local else []
 # What counting n-grams depends on: what is done to the frequent ones comes later.
 _COUNTED = settings(STUDY.curation.ngrams, exclude={"action"})
+# Those of the scorer that filters; without one traces have no perplexity and none is dropped for it.
+_FIRST_PERPLEXITIES = (
+    collect(
+        "<results>/curation/{{teacher}}/{shard}/{scorer}.perplexities.parquet",
+        shard=SHARDS,
+        scorer=STUDY.curation.perplexity.first,
+    )
+    if SCORERS
+    else []
+)
 
 
 rule score_perplexity:
     input:
-        attempts=_ATTEMPTS,
-        queries=_QUERIES,
-        scorer=(
-            folder_files(STUDY.curation.perplexity.scorer.model)
-            if STUDY.curation.perplexity and STUDY.curation.perplexity.scorer.is_local
-            else []
-        ),
+        attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
+        queries="<results>/corpus/shards/{shard}.parquet",
+        model=scorer_files,
         code=code("score_perplexity"),
     output:
-        table="<results>/curation/{teacher}/perplexities.parquet",
+        table="<results>/curation/{teacher}/{shard}/{scorer}.perplexities.parquet",
     log:
-        "<logs>/score_perplexity/{teacher}.log",
+        "<logs>/score_perplexity/{teacher}/{shard}/{scorer}.log",
+    conda:
+        "../../envs/generation.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000 if STUDY.miniature else 200000,
+        runtime=30 if STUDY.miniature else 24 * 60,
+        gpu=lambda wildcards: 0 if STUDY.miniature else SCORERS[wildcards.scorer].devices,
+    params:
+        scorer=lambda wildcards: scorer_block(wildcards.scorer),
+        perplexity=settings(STUDY.curation.perplexity, exclude={"scorers", "thresholds"}) if SCORERS else None,
+        store=STUDY.store,
+    script:
+        "../scripts/score_perplexity.py"
+
+
+rule set_perplexity_limits:
+    input:
+        perplexities=_FIRST_PERPLEXITIES,
+        code=code("set_perplexity_limits"),
+    output:
+        table="<results>/curation/{teacher}/perplexity_limits.parquet",
+    log:
+        "<logs>/set_perplexity_limits/{teacher}.log",
     conda:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=2000 if STUDY.miniature else 200000,
-        runtime=20 if STUDY.miniature else 24 * 60,
-        gpu=0 if STUDY.miniature else 1,
+        mem_mb=1000,
+        runtime=30,
     params:
-        perplexity=settings(STUDY.curation.perplexity, exclude={"thresholds"}) if STUDY.curation.perplexity else None,
+        scorer=STUDY.curation.perplexity.first if SCORERS else None,
+        threshold=lambda wildcards: settings(STUDY.curation.perplexity)["thresholds"].get(wildcards.teacher),
     script:
-        "../scripts/score_perplexity.py"
+        "../scripts/set_perplexity_limits.py"
 
 
 rule count_ngrams:
@@ -142,7 +171,12 @@ rule curate_traces:
     input:
         attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
         queries="<results>/corpus/shards/{shard}.parquet",
-        perplexities=["<results>/curation/{teacher}/perplexities.parquet"] if STUDY.curation.perplexity else [],
+        perplexities=(
+            [f"<results>/curation/{{teacher}}/{{shard}}/{STUDY.curation.perplexity.first}.perplexities.parquet"]
+            if SCORERS
+            else []
+        ),
+        limits=["<results>/curation/{teacher}/perplexity_limits.parquet"] if SCORERS else [],
         ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
         tokenizer=_TOKENIZER,
         duplicates=["<results>/curation/{teacher}/duplicates.parquet"] if STUDY.curation.drop_duplicates else [],
@@ -161,7 +195,7 @@ rule curate_traces:
         runtime=20 if STUDY.miniature else 4 * 60,
     params:
         teacher=teacher_settings,
-        curation=settings(STUDY.curation, exclude={"controls"}),
+        curation=settings(STUDY.curation, exclude={"controls", "perplexity"}),
     script:
         "../scripts/curate_traces.py"
 

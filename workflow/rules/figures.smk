@@ -33,6 +33,7 @@ AUDITS = [
 STATISTICS = [
     "teachers",
     "costs",
+    "perplexities",
     "teacher_comparison",
     "ledger",
     "duplicates",
@@ -349,6 +350,7 @@ rule build_report:
         teachers="<results>/statistics/teachers.csv",
         costs="<results>/statistics/costs.csv",
         teacher_comparison="<results>/statistics/teacher_comparison.csv",
+        perplexities="<results>/statistics/perplexities.csv",
         ledger="<results>/statistics/ledger.csv",
         duplicates="<results>/statistics/duplicates.csv",
         contamination="<results>/corpus/contamination.parquet",

@@ -61,6 +61,33 @@ rule summarise_teachers:
         "../scripts/summarise_teachers.py"
 
 
+rule summarise_perplexities:
+    input:
+        perplexities=collect(
+            "<results>/curation/{teacher}/{shard}/{scorer}.perplexities.parquet",
+            teacher=TEACHERS,
+            shard=SHARDS,
+            scorer=list(SCORERS),
+        ),
+        limits=collect("<results>/curation/{teacher}/perplexity_limits.parquet", teacher=TEACHERS) if SCORERS else [],
+        code=code("summarise_perplexities"),
+    output:
+        "<results>/statistics/perplexities.csv",
+    log:
+        "<logs>/summarise_perplexities.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        teachers=TEACHERS,
+        scorers={name: scorer.model for name, scorer in SCORERS.items()},
+    script:
+        "../scripts/summarise_perplexities.py"
+
+
 rule summarise_costs:
     input:
         collected=rules.summarise_teachers.input.collected,
@@ -120,6 +147,13 @@ rule compare_teachers:
         collected=rules.summarise_teachers.input.collected,
         queries=rules.summarise_teachers.input.queries,
         measures=rules.summarise_teachers.input.measures,
+        # The first scorer's are among the measures.
+        perplexities=collect(
+            "<results>/curation/{teacher}/{shard}/{scorer}.perplexities.parquet",
+            teacher=TEACHERS,
+            shard=SHARDS,
+            scorer=list(SCORERS)[1:],
+        ),
         code=code("compare_teachers"),
     output:
         "<results>/statistics/teacher_comparison.csv",
@@ -133,6 +167,7 @@ rule compare_teachers:
         runtime=120,
     params:
         teachers=TEACHERS,
+        scorers=list(SCORERS)[1:],
         statistics=settings(STUDY.statistics),
     script:
         "../scripts/compare_teachers.py"

@@ -336,6 +336,10 @@ def teacher_summary(summary: pd.DataFrame, teachers: Mapping[str, str], caption:
     return table(caption, (*heads, *lengths), rows, text=(0, 1))
 
 
+_PERPLEXITIES = (
+    "Perplexity of the accepted responses, before any filter. The first scorer filters and is that of the figure and the export. A "
+    "scorer favours its own family: an order of the teachers that holds under one scorer alone says little about them."
+)
 _MEASURES = {
     "acceptance": "Solved (share)",
     "first_pass": "Solved at the first attempt (share)",
@@ -353,12 +357,50 @@ _MEASURES = {
 }
 
 
-def teacher_comparison(comparison: pd.DataFrame, teachers: Mapping[str, str], caption: str, alpha: float) -> Table:
-    """Rows of the comparison of teachers, measure by measure; ``alpha`` is 1 - confidence."""
-    ordered = comparison.sort_values("measure", key=lambda names: names.map(list(_MEASURES).index), kind="stable")
+def perplexity_table(summary: pd.DataFrame, teachers: Mapping[str, str], caption: str) -> Table:
+    """Rows of the perplexities of accepted responses, scorer by scorer."""
+    ordered = summary.sort_values("scorer", key=lambda names: names.map(list(names.unique()).index), kind="stable")
     rows = [
         (
-            _MEASURES[row["measure"]],
+            row["scorer"],
+            teachers[row["teacher"]],
+            number(row["scored"]),
+            number(row["cut"]),
+            number(row["overlong"] + row["other_unscored"]),
+            *(number(row[name], 2) for name in ("mean", "q1", "median", "q3", "q99", "pooled")),
+            number(row["limit"], 2),
+            number(row["above"]),
+        )
+        for row in ordered.to_dict("records")
+    ]
+    heads = (
+        "Scorer",
+        "Teacher",
+        "Scored",
+        "Of these cut",
+        "Not scored",
+        "Mean",
+        "Quartile",
+        "Median",
+        "Quartile",
+        "99%",
+    )
+    return table(caption, (*heads, "Over all tokens", "Limit", "Above it"), rows, text=(0, 1))
+
+
+def measure_label(measure: str) -> str:
+    """What a measure of the comparison is called; ``perplexity_<scorer>`` comes and goes with the scorers."""
+    return _MEASURES.get(measure) or f"Perplexity ({measure.removeprefix('perplexity_')})"
+
+
+def teacher_comparison(comparison: pd.DataFrame, teachers: Mapping[str, str], caption: str, alpha: float) -> Table:
+    """Rows of the comparison of teachers, measure by measure; ``alpha`` is 1 - confidence."""
+    known = list(_MEASURES)
+    place = {name: known.index(name if name in _MEASURES else "perplexity") for name in comparison["measure"].unique()}
+    ordered = comparison.sort_values("measure", key=lambda names: names.map(place), kind="stable")
+    rows = [
+        (
+            measure_label(row["measure"]),
             pair(row, teachers),
             row["category"].replace("_", " "),
             number(row["queries"]),
@@ -760,6 +802,11 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
     alpha = 1 - study["statistics"]["confidence"]
     compared = "Paired differences over queries, with intervals. Bold where the interval excludes zero and p after Holm agrees."
     measured = "Solved queries, lengths (tokens) and perplexity of the verified traces; length by difficulty: rank correlation."
+    perplexity = study["curation"]["perplexity"]
+    scorers = list(perplexity["scorers"]) if perplexity else []
+    if scorers:
+        model = perplexity["scorers"][scorers[0]]["model"]
+        pictures["perplexities"]["caption"] += f" This run’s scorer is {scorers[0]} ({model})."
     page = {
         "study": study["study"],
         "miniature": study["miniature"] is not None,
@@ -771,6 +818,9 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "summary_by_category": teacher_summary(summary[summary["category"] != ALL], teachers, measured),
         "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
         "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
+        "perplexities": perplexity_table(pd.read_csv(inputs["perplexities"]), teachers, _PERPLEXITIES)
+        if scorers
+        else None,
         "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
         "duplicates": equal_responses(pd.read_csv(inputs["duplicates"]), teachers),
         "training": None,

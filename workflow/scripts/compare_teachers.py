@@ -1,7 +1,7 @@
 """Compare every pair of teachers on the same queries.
 
-Reads every attempt (COLLECTED), the queries (QUERIES) and the measures of the curated traces (TRACE_MEASURES); writes
-a CSV with one row per pair, category (``all`` first) and measure: teacher_a, teacher_b, category, measure, queries,
+Reads every attempt (COLLECTED), the queries (QUERIES), the measures of the curated traces (TRACE_MEASURES) and their perplexities
+under every scorer but the first (PERPLEXITIES), which become the measures ``perplexity_<scorer>``; writes a CSV with one row per pair, category (``all`` first) and measure: teacher_a, teacher_b, category, measure, queries,
 mean_a, mean_b, difference (a - b), low, high (bootstrap over queries), p (sign-flip permutation), p_holm (Holm over
 the whole table).
 
@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from whichteacher.outcomes import ALL, by_teacher, query_outcomes
+from whichteacher.perplexity import files_by_scorer
 from whichteacher.resampling import bootstrap_mean, generator, holm, sign_flip_p
 from whichteacher.rule import Progress
-from whichteacher.schemas import TRACE_MEASURES
+from whichteacher.schemas import PERPLEXITIES, TRACE_MEASURES
 from whichteacher.tables import read_frame, write_text
 
 #: Measure -> column of the outcomes.
@@ -43,11 +44,16 @@ OF_TRACE = (
 COLUMNS = ("teacher_a", "teacher_b", "category", "measure", "queries", "mean_a", "mean_b", "difference", "low", "high")
 
 
-def measured(outcomes: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
-    """One teacher's queries as rows, the compared measures and ``category`` as columns."""
+def measured(
+    outcomes: pd.DataFrame, measures: pd.DataFrame, scorers: Mapping[str, pd.Series] | None = None
+) -> pd.DataFrame:
+    """One teacher's queries as rows, the compared measures and ``category`` as columns. ``scorers`` holds perplexities by
+    ``query_id``; those of curated traces are taken."""
     frame = outcomes[list(OF_QUERY.values())].set_axis(list(OF_QUERY), axis=1).astype(float)
-    frame = frame.join(measures.set_index("query_id")[list(OF_TRACE)].astype(float))
-    return frame.assign(category=outcomes["category"])
+    traces = measures.set_index("query_id")[list(OF_TRACE)].astype(float)
+    for name, values in (scorers or {}).items():
+        traces[f"perplexity_{name}"] = values.reindex(traces.index)
+    return frame.join(traces).assign(category=outcomes["category"])
 
 
 def compare_pair(
@@ -81,7 +87,7 @@ def compare_teachers(
             a, b = teachers[first].align(teachers[second], join="inner", axis=0)
             for category in (ALL, *categories):
                 chosen = slice(None) if category == ALL else a["category"] == category
-                for measure in (*OF_QUERY, *OF_TRACE):
+                for measure in a.columns.drop("category"):
                     names = (first, second, category, measure)
                     row = compare_pair(a.loc[chosen], b.loc[chosen], measure, resamples, confidence, seed, *names)
                     if row["queries"]:
@@ -95,19 +101,24 @@ def main(
     collected: Mapping[str, Sequence[str]],
     queries: Sequence[str],
     measures: Mapping[str, str],
+    perplexities: Mapping[tuple[str, str], Sequence[str]],
     output: str,
     categories: Sequence[str],
     resamples: int,
     confidence: float,
     seed: int,
 ) -> None:
-    """Compare the teachers of ``collected`` (files per teacher) and write ``output``."""
-    teachers = {
-        teacher: measured(
-            query_outcomes(files, queries), read_frame(measures[teacher], TRACE_MEASURES, ["query_id", *OF_TRACE])
-        )
-        for teacher, files in collected.items()
-    }
+    """Compare the teachers of ``collected`` (files per teacher) and write ``output``; ``perplexities`` are files per teacher and
+    scorer."""
+    teachers = {}
+    for teacher, files in collected.items():
+        scorers = {
+            scorer: read_frame(paths, PERPLEXITIES, ["query_id", "perplexity"]).set_index("query_id")["perplexity"]
+            for (scored, scorer), paths in perplexities.items()
+            if scored == teacher
+        }
+        traces = read_frame(measures[teacher], TRACE_MEASURES, ["query_id", *OF_TRACE])
+        teachers[teacher] = measured(query_outcomes(files, queries), traces, scorers)
     write_text(output, compare_teachers(teachers, categories, resamples, confidence, seed).to_csv(index=False))
 
 
@@ -121,6 +132,7 @@ if "snakemake" in globals():
             by_teacher(names, snakemake.input.collected),  # noqa: F821
             snakemake.input.queries,  # noqa: F821
             dict(zip(names, snakemake.input.measures, strict=True)),  # noqa: F821
+            files_by_scorer(snakemake.input.perplexities, names, snakemake.params.scorers),  # noqa: F821
             snakemake.output[0],  # noqa: F821
             CATEGORIES,
             **snakemake.params.statistics,  # noqa: F821

@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 
 from whichteacher.ledger import Ledger
 from whichteacher.ngrams import FrequentNgrams
+from whichteacher.perplexity import read_limit, read_perplexities
 from whichteacher.repetition import find_repeat
 from whichteacher.responses import split_response
 from whichteacher.rule import Progress
-from whichteacher.schemas import COLLECTED, DUPLICATE_TRACES, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
+from whichteacher.schemas import COLLECTED, DUPLICATE_TRACES, NGRAM_COUNTS, QUERIES, TRACES
 from whichteacher.structure import Fault, foreign_share, loop_characters, structure_fault
 from whichteacher.tables import read_parts, read_table, write_batches
 from whichteacher.tokens import Tokenizer, load_tokenizer
@@ -86,6 +87,7 @@ def main(
     attempts: str,
     queries: str,
     perplexities: list[str],
+    limits: list[str],
     frequent_ngrams: str,
     duplicates: list[str],
     outputs: dict[str, str],
@@ -98,12 +100,11 @@ def main(
     ngrams, repetition = curation["ngrams"], curation["repetition"]
     tokenizer = load_tokenizer(ngrams["tokenizer"])
     frequent = FrequentNgrams(read_table(frequent_ngrams, NGRAM_COUNTS)["ngram"], ngrams["size"])
-    scored = read_table(perplexities, PERPLEXITIES)
-    perplexity = dict(zip(scored["attempt_id"].to_pylist(), scored["perplexity"].to_pylist(), strict=True))
+    perplexity = read_perplexities(perplexities)
+    limit = read_limit(limits)
     stands_for = read_table(duplicates, DUPLICATE_TRACES, ["query_id", "kept"])
     repeated = dict(zip(stands_for["query_id"].to_pylist(), stands_for["kept"].to_pylist(), strict=True))
     name = scope.split("/")[0]
-    limit = ((curation["perplexity"] or {}).get("thresholds") or {}).get(name)
     count = pc.sum(read_table(attempts, COLLECTED, ["accepted"])["accepted"]).as_py() or 0
     ledger = Ledger("curate_traces", scope, count)
 
@@ -117,7 +118,7 @@ def main(
         if row["query_id"] in repeated:
             return drop("duplicate_response", repeated[row["query_id"]])
         if limit is not None and value is not None and value > limit:
-            return drop("perplexity_above_threshold", f"{value:.3f} > {limit}")
+            return drop("perplexity_above_threshold", f"{value:.6g} > {limit:.6g}")
         if repetition and (phrase := repeated_phrase(tokens, tokenizer, repetition)):
             return drop("repeated_phrase", phrase)
         text, thinking, answer = row["text"], row["thinking"], row["answer"]
@@ -165,6 +166,7 @@ if "snakemake" in globals():
             snakemake.input.attempts,  # noqa: F821
             snakemake.input.queries,  # noqa: F821
             list(snakemake.input.perplexities),  # noqa: F821
+            list(snakemake.input.limits),  # noqa: F821
             snakemake.input.ngrams,  # noqa: F821
             list(snakemake.input.duplicates),  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821

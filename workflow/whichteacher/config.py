@@ -444,11 +444,9 @@ RUNNING = {
 PRESENTED = {"label", "colour", "price_per_million_tokens", "price_per_device_hour"}
 
 
-class Serving(ModelRef):
-    """A model and how it is served: by vLLM in the job itself, or by an endpoint."""
+class Loaded(ModelRef):
+    """A model that vLLM can load, and over which devices."""
 
-    endpoint: Endpoint | None = Field(None, description="Engine `openai`: the server.")
-    max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
     quantization: str | None = Field(
         None,
         description="vLLM's name of a quantisation to load the weights in (`fp8`); none takes the weights as saved.",
@@ -463,6 +461,18 @@ class Serving(ModelRef):
         description="Further arguments of vllm.LLM, by its own names, of those that change speed and memory and not what is "
         "said: {gpu_memory_utilization: 0.95}.",
     )
+
+    @property
+    def devices(self) -> int:
+        """GPUs that a job of this model takes."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+
+class Serving(Loaded):
+    """A model and how it is served: by vLLM in the job itself, or by an endpoint."""
+
+    endpoint: Endpoint | None = Field(None, description="Engine `openai`: the server.")
+    max_model_len: Positive = Field(65536, description="Longest prompt and response together, in tokens.")
     # Declared by every kind of model with the engines it can have.
     engine: str
 
@@ -476,7 +486,7 @@ class Serving(ModelRef):
         """GPUs that a job of this model takes."""
         if self.engine == "reward":
             return 1
-        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel if self.engine == "vllm" else 0
+        return super().devices if self.engine == "vllm" else 0
 
     @model_validator(mode="after")
     def _served(self) -> Serving:
@@ -682,15 +692,43 @@ class Verification(Block):
         return self.thresholds.get(category, self.threshold)
 
 
+class Quantile(Block):
+    """A threshold that follows the data."""
+
+    quantile: float = Field(
+        gt=0,
+        le=1,
+        description="Drop what lies above the smallest perplexity that this share of the traces does not exceed.",
+    )
+
+
 class Perplexity(Block):
     """The perplexity filter."""
 
-    scorer: ModelRef = Field(description="The model whose perplexity is taken.")
-    scope: Literal["response", "query_and_response"] = Field("response", description="Which tokens count.")
-    max_length: Positive = Field(32768, description="Longer rows are scored on their first tokens.")
-    thresholds: dict[Name, float] = Field(
-        default_factory=dict, description="Per teacher: drop traces above it. A teacher without one drops none."
+    scorers: dict[Name, Loaded] = Field(
+        min_length=1,
+        description="Models whose perplexity is taken, by name. The first filters and is the perplexity of figures and export; "
+        "the others stand beside it in the statistics.",
     )
+    scope: Literal["response", "query_and_response"] = Field("response", description="Which tokens count.")
+    max_length: Positive = Field(
+        32767,
+        description="Most tokens of query and response together that are read: one less than the scorers' context, or less.",
+    )
+    overlong: Literal["first_tokens", "unscored"] = Field(
+        "first_tokens",
+        description="Longer rows: `first_tokens` scores them on their first `max_length` tokens; `unscored` leaves them without a "
+        "perplexity, and no threshold drops them.",
+    )
+    thresholds: dict[Name, Annotated[float, Field(ge=1)] | Quantile] = Field(
+        default_factory=dict,
+        description="Per teacher: drop traces above it, a number or {quantile: 0.99}. A teacher without one drops none.",
+    )
+
+    @property
+    def first(self) -> str:
+        """The name of the scorer that filters."""
+        return next(iter(self.scorers))
 
 
 class Ngrams(Block):
@@ -999,8 +1037,10 @@ def _missing_folders(study: Study) -> list[str]:
     for name, judge in study.verification.judges.items():
         if judge.is_loaded and judge.is_local:
             wanted[f"verification.judges.{name}.model"] = judge.model
-    if study.curation and study.curation.perplexity and study.curation.perplexity.scorer.is_local:
-        wanted["curation.perplexity.scorer.model"] = study.curation.perplexity.scorer.model
+    perplexity = study.curation.perplexity if study.curation else None
+    for name, scorer in perplexity.scorers.items() if perplexity else ():
+        if scorer.is_local:
+            wanted[f"curation.perplexity.scorers.{name}.model"] = scorer.model
     if study.curation and study.curation.ngrams.tokenizer.is_local:
         wanted["curation.ngrams.tokenizer.model"] = study.curation.ngrams.tokenizer.model
     for name, model in (study.evaluation.models if study.evaluation else {}).items():

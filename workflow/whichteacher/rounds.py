@@ -99,20 +99,23 @@ def renderer(model: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]]],
     Raises :class:`InputError` where the tokenizer that it needs cannot be loaded or has no template.
     """
     chat = model["engine"] == "openai" and model["endpoint"]["api"] == "chat"
-    return _as_json if chat or model["engine"] == "reward" else _template(model)
+    return _as_json if chat or model["engine"] == "reward" else template(model)
 
 
 def _as_json(chats: list[list[dict[str, str]]]) -> list[str]:
     return [json.dumps(chat, ensure_ascii=False) for chat in chats]
 
 
-def _template(teacher: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]]], list[str]]:
-    """The chat template of a teacher's tokenizer, as a function from dialogues to prompts."""
+def template(model: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]]], list[str]]:
+    """The chat template of a model's tokenizer, as a function from dialogues to prompts. ``model`` has ``model`` and ``revision``.
+
+    Raises :class:`InputError` where the tokenizer cannot be loaded or has no template.
+    """
     # The plain class reads any tokenizer.json, and AutoTokenizer would import torch first: seconds, in every job.
     from transformers import PreTrainedTokenizerFast
     from transformers.utils import chat_template_utils
 
-    place, revision = locate(teacher["model"]), teacher["revision"]
+    place, revision = locate(model["model"]), model["revision"]
     try:
         try:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(place, revision=revision)
@@ -121,9 +124,9 @@ def _template(teacher: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]
 
             tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
-        raise InputError(f"{teacher['model']}: no usable tokenizer: {error}") from error
+        raise InputError(f"{model['model']}: no usable tokenizer: {error}") from error
     if tokenizer.chat_template is None:
-        raise InputError(f"{teacher['model']}: the tokenizer has no chat template: give the teacher one that has")
+        raise InputError(f"{model['model']}: the tokenizer has no chat template: take a model that has one")
     # Jinja copies a template's globals for every prompt, and these are a chain of mappings: two thirds of the time.
     if compiled := getattr(chat_template_utils, "_compile_jinja_template", None):
         template = compiled(tokenizer.chat_template)

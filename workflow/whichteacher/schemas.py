@@ -258,7 +258,27 @@ REPEATS = _schema(
     repeated_answers=INT,  # of these, with the answer part of an earlier attempt at the query
 )
 
-PERPLEXITIES = _schema(attempt_id=STRING, scorer=STRING, scope=STRING, tokens=INT, perplexity=(FLOAT, "null"))
+PERPLEXITIES = _schema(
+    attempt_id=STRING,
+    query_id=STRING,
+    scorer=STRING,  # its name in the configuration
+    scope=STRING,  # response, query_and_response
+    length=INT,  # tokens of query and response together, read or not
+    tokens=INT,  # of these, the ones that count
+    nll=FLOAT,  # sum of their negative log-likelihoods, in nats
+    perplexity=(FLOAT, "null"),  # exp(nll / tokens)
+    state=STRING,  # scored, cut, or why there is no perplexity: words of whichteacher.perplexity
+)
+
+PERPLEXITY_LIMITS = _schema(
+    teacher=STRING,
+    scorer=STRING,  # the first one, which filters
+    threshold=(STRING, "null"),  # the configuration's words, as JSON: a number or {"quantile": share}
+    limit=(FLOAT, "null"),  # traces above it are dropped; None: none are
+    rows=INT,  # accepted responses
+    scored=INT,  # of these, the ones with a perplexity
+    above=INT,  # of these, the ones above the limit
+)
 
 TRACE_MEASURES = _schema(
     teacher=STRING,

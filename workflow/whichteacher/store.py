@@ -49,8 +49,30 @@ RESPONSES = pa.schema(
     ]
 )
 
+SCORES = pa.schema(
+    [
+        pa.field("key", pa.string(), False),
+        pa.field("written", pa.int64(), False),
+        pa.field("content", pa.string(), False),  # digest of the rendered query and the response
+        pa.field("length", pa.int64(), False),  # their tokens, read or not
+        # Sums over the tokens that were read and have a prediction. None are read of a row that is left unscored.
+        pa.field("query_tokens", pa.int64(), False),
+        pa.field("query_nll", pa.float64(), False),  # negative log-likelihood, in nats
+        pa.field("response_tokens", pa.int64(), False),
+        pa.field("response_nll", pa.float64(), False),
+        pa.field("seconds", pa.float64(), False),
+        pa.field("model", pa.string(), False),
+        pa.field("model_digest", pa.string(), False),
+        pa.field("engine", pa.string(), False),
+        pa.field("engine_version", pa.string(), False),
+        pa.field("hardware", pa.string(), False),
+        pa.field("devices", pa.int64()),
+        pa.field("settings", pa.string(), False),
+    ]
+)
+
 #: Kinds of row a store holds, by the name of their folder.
-KINDS = {"responses": RESPONSES}
+KINDS = {"responses": RESPONSES, "perplexities": SCORES}
 
 #: Files of a model folder that decide what it answers; cards, logs and optimizer states do not.
 _MODEL_FILES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,49 @@ class Response:
     engine: str
     engine_version: str
     model_digest: str
+
+
+class Saver:
+    """Makes rows durable while an engine works: a killed job loses at most the last :data:`FLUSH_ROWS` or
+    :data:`FLUSH_SECONDS`, and whatever else ends the work early, an error or a signal, what had finished is stored.
+
+    ``work`` says how many tokens a row took; the wall time between two flushes is shared out by them.
+    """
+
+    def __init__(self, shelf: Store, work: Callable[[Mapping[str, Any]], int]) -> None:
+        self.tokens = 0
+        self._shelf, self._work = shelf, work
+        self._unstored: list[dict[str, Any]] = []
+        self._started = self._flushed = time.monotonic()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._flush(time.monotonic())
+        if kind is None:
+            self._shelf.consolidate()
+
+    def add(self, *rows: dict[str, Any]) -> None:
+        """Take ``rows`` (of the shelf's schema, ``seconds`` to be filled in), and store what is due."""
+        self._unstored += rows
+        self.tokens += sum(map(self._work, rows))
+        now = time.monotonic()
+        if len(self._unstored) >= FLUSH_ROWS or now - self._flushed > FLUSH_SECONDS:
+            self._flush(now)
+
+    def rate(self) -> str:
+        """Tokens per second so far."""
+        return f"{self.tokens / max(time.monotonic() - self._started, 1e-9):.0f} tokens/s"
+
+    def _flush(self, now: float) -> None:
+        # Out of hand before it is stored: an interruption in between must not store it twice.
+        batch, self._unstored = self._unstored, []
+        total = sum(map(self._work, batch)) or 1
+        for row in batch:
+            row["seconds"] = (now - self._flushed) * self._work(row) / total
+        self._flushed = now
+        self._shelf.append(batch)
 
 
 def shelf_of(spec: Spec, store: str | os.PathLike[str]) -> Store:
@@ -79,28 +122,15 @@ def complete(missing: Mapping[str, str], spec: Spec, shelf: Store, step: str, no
     settings = json.dumps(spec.settings(), sort_keys=True)
     common = {"model": spec.model, "model_digest": shelf.owner, "settings": settings, **engine.facts}
     refused: list[dict[str, Any]] = []
-    unstored: list[dict[str, Any]] = []
-    started = flushed = time.monotonic()
-    tokens = 0
-    with Progress(step, len(missing), "responses") as progress:
-        try:
-            for completion in engine.run(missing):
-                row = {**completion._asdict(), "prompt": missing[completion.key], "seconds": 0.0, **common}
-                (unstored if row.pop("durable") else refused).append(row)
-                tokens += _work(row)
-                now = time.monotonic()
-                rate = f"{tokens / (now - started):.0f} tokens/s"
-                progress.advance(1, f"{rate}, {note}" if note else rate)
-                if len(unstored) >= FLUSH_ROWS or now - flushed > FLUSH_SECONDS:
-                    # Out of hand before it is stored: an interruption in between must not store it twice.
-                    batch, unstored = unstored, []
-                    _share_time(batch, now - flushed)
-                    flushed = now
-                    shelf.append(batch)
-        finally:
-            _share_time(unstored, time.monotonic() - flushed)
-            shelf.append(unstored)
-    shelf.consolidate()
+    with Progress(step, len(missing), "responses") as progress, Saver(shelf, _work) as saver:
+        for completion in engine.run(missing):
+            row = {**completion._asdict(), "prompt": missing[completion.key], "seconds": 0.0, **common}
+            if row.pop("durable"):
+                saver.add(row)
+            else:
+                refused.append(row)
+                saver.add()
+            progress.advance(1, f"{saver.rate()}, {note}" if note else saver.rate())
     return refused
 
 
@@ -123,10 +153,3 @@ def _work(row: Mapping[str, Any]) -> int:
     if row["finish_reason"] == "prompt_too_long":
         return 0
     return row["output_tokens"] or row["prompt_tokens"]
-
-
-def _share_time(rows: Sequence[dict[str, Any]], seconds: float) -> None:
-    """Share wall time out over the responses that finished in it, by their tokens."""
-    tokens = sum(map(_work, rows)) or 1
-    for row in rows:
-        row["seconds"] = seconds * _work(row) / tokens

@@ -36,6 +36,23 @@ class Completion(NamedTuple):
     durable: bool = True
 
 
+class Score(NamedTuple):
+    """What a scorer gives back for one row (a rendered query and a response): the sums of the negative log-likelihoods of the
+    tokens it read, and how many those are, apart for query and response.
+
+    ``content`` is :func:`content_digest` of the row, ``length`` its tokens, read or not. The first token of a row has no
+    prediction and is in no sum.
+    """
+
+    key: str
+    content: str
+    length: int
+    query_tokens: int
+    query_nll: float
+    response_tokens: int
+    response_nll: float
+
+
 class Engine(Protocol):
     """A started engine. ``facts`` holds ``engine``, ``engine_version``, ``hardware`` and ``devices`` (GPUs or CPU engines
     that work at the same time; None where nobody can know)."""
@@ -145,6 +162,54 @@ class RewardSpec:
         }
 
 
+#: How vLLM reads where nothing is generated. It holds the logits of all tokens of a step at once and reserves no memory for
+#: them: 2048 tokens of a vocabulary of 150,000 take 2 GB. No request would read what the prefix cache holds.
+_READING = {"max_num_batched_tokens": 2048, "enable_chunked_prefill": True, "enable_prefix_caching": False}
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """A model whose perplexity is taken: vLLM reads a query and a response, of no more than ``max_length`` tokens together.
+
+    ``overlong`` says what becomes of a longer row: ``first_tokens`` (those are read) or ``unscored``.
+    """
+
+    model: str
+    revision: str | None
+    dtype: str
+    max_length: int
+    overlong: str
+    quantization: str | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)  # further ones of vllm.LLM
+
+    def owner(self) -> str:
+        """The model's digest. The chat template is in the rendered query, so in the key."""
+        return model_digest(self.model, self.revision)
+
+    def settings(self) -> dict[str, Any]:
+        """The part of the spec that is in every key."""
+        names = ("dtype", "quantization", "max_length", "overlong")
+        return _known({name: getattr(self, name) for name in names})
+
+    def served(self) -> VllmSpec:
+        """The model as vLLM serves it: it always generates a token, which nobody keeps."""
+        return VllmSpec(
+            model=self.model,
+            revision=self.revision,
+            dtype=self.dtype,
+            max_model_len=self.max_length + 1,
+            sampling={"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": 0},
+            quantization=self.quantization,
+            tensor_parallel=self.tensor_parallel,
+            pipeline_parallel=self.pipeline_parallel,
+            data_parallel=self.data_parallel,
+            arguments=_READING | self.arguments,
+        )
+
+
 Spec = VllmSpec | OpenaiSpec | RewardSpec
 
 
@@ -159,6 +224,29 @@ def request_keys(owner: str, settings: Mapping[str, Any]) -> Callable[[str, int]
         # The NUL ends the JSON before it, the fixed width the number: no two requests write the same bytes.
         found.update(b"\0" + attempt.to_bytes(8, "little"))
         found.update(prompt.encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
+    return key
+
+
+def content_digest(query: str, response: str) -> str:
+    """sha256 (hex) of a rendered query and a response."""
+    before = query.encode("utf-8", "surrogatepass")
+    # The length of the first says where the second begins.
+    found = hashlib.sha256(len(before).to_bytes(8, "little") + before)
+    found.update(response.encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
+
+
+def score_keys(owner: str, settings: Mapping[str, Any]) -> Callable[[str], str]:
+    """A function from the :func:`content_digest` of a row to the store's key (64 hex digits) of its score by the model
+    ``owner`` under ``settings``."""
+    canonical = json.dumps({"model": owner, **settings}, sort_keys=True, separators=(",", ":"))
+    base = hashlib.sha256(canonical.encode())
+
+    def key(content: str) -> str:
+        found = base.copy()
+        found.update(b"\0" + bytes.fromhex(content))
         return found.hexdigest()
 
     return key

@@ -7,56 +7,98 @@ rest is being generated, and requests are handed over as room for them comes up,
 from __future__ import annotations
 
 import ctypes
+import math
 import multiprocessing
 import os
 import platform
 import queue
+import re
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichteacher.engines.specs import Completion, VllmSpec, request_seed
+from whichteacher.engines.specs import Completion, Score, ScorerSpec, VllmSpec, content_digest, request_seed
 from whichteacher.places import locate
 from whichteacher.rule import InputError
 
 if TYPE_CHECKING:
-    from vllm import LLM
+    from vllm import LLM, RequestOutput, SamplingParams
 
 #: vLLM rewinds the random generator of a request whose prompt was split over two steps, which only CUDA's can do: on a
 #: CPU no prompt may be split, or a seeded request stops the engine.
 _ON_CPU = {"enforce_eager": True, "enable_chunked_prefill": False}
 #: So many times the sequences that the engine runs at once are handed to it, lest it wait for us.
 _QUEUE_DEPTH = 2
+#: So many requests wait for each replica, whose own queue is a part of them.
+_REPLICA_QUEUE = 2048
 _PR_SET_PDEATHSIG = 1
 
-#: Gives the next (key, rendered prompt), or None where there will be no more. Raises queue.Empty where there is none yet
-#: and it was not asked to wait.
-Take = Callable[[bool], "tuple[str, str] | None"]
+#: Gives the next request, a tuple of strings with its key first, or None where there will be no more. Raises queue.Empty where
+#: there is none yet and it was not asked to wait.
+Take = Callable[[bool], "tuple[str, ...] | None"]
+#: Serves the requests of a ``Take`` with an engine, and yields what finishes.
+Serve = Callable[["LLM", Take], Iterator[Any]]
 
 
 class VllmEngine:
     """vLLM, started. Raises :class:`InputError` where it is not installed or cannot serve the model."""
 
     def __init__(self, spec: VllmSpec) -> None:
-        self.spec = spec
-        self.facts = {
-            "engine": "vllm",
-            "engine_version": _version(),
-            "hardware": hardware(),
-            "devices": spec.tensor_parallel * spec.pipeline_parallel * spec.data_parallel,
-        }
-        self._serving = _load(spec) if spec.data_parallel == 1 else _Replicas(spec)
+        self.facts = _facts(spec)
+        self._run = _started(spec, partial(_generate, spec=spec))
 
     def run(self, missing: Mapping[str, str]) -> Iterator[Completion]:
         """A completion for each key of ``missing`` (key: rendered prompt), as they finish."""
-        if isinstance(self._serving, _Replicas):
-            return self._serving.run(missing)
-        items = iter(missing.items())
-        return _drive(self._serving, self.spec, lambda _: next(items, None))
+        return self._run(missing.items())
+
+
+class VllmScorer:
+    """vLLM, started to read. Raises :class:`InputError` where it cannot serve the scorer, or with so long a context."""
+
+    def __init__(self, spec: ScorerSpec) -> None:
+        self.facts = _facts(spec.served())
+        try:
+            self._run = _started(spec.served(), partial(_read, spec=spec))
+        except InputError as error:
+            context = re.search(r"greater than the derived max_model_len \(\w+=(\d+)", str(error))
+            if context is None:
+                raise
+            longest = int(context[1]) - 1
+            raise InputError(
+                f"the scorer {spec.model} has a context of {context[1]} tokens, one of which vLLM generates: lower "
+                f"curation.perplexity.max_length from {spec.max_length} to {longest}"
+            ) from error
+
+    def run(self, rows: Iterable[tuple[str, str, str]]) -> Iterator[Score]:
+        """A score for each of ``rows`` (key, rendered query, response), as they finish. Rows are taken as room comes up."""
+        return self._run(rows)
+
+
+def _facts(spec: VllmSpec) -> dict[str, Any]:
+    return {
+        "engine": "vllm",
+        "engine_version": _version(),
+        "hardware": hardware(),
+        "devices": spec.tensor_parallel * spec.pipeline_parallel * spec.data_parallel,
+    }
+
+
+def _started(spec: VllmSpec, serve: Serve) -> Callable[[Iterable[tuple[str, ...]]], Iterator[Any]]:
+    """Start what ``spec`` asks for; a function that has requests served by ``serve``."""
+    if spec.data_parallel > 1:
+        return _Replicas(spec, serve).run
+    llm = _load(spec)
+
+    def run(requests: Iterable[tuple[str, ...]]) -> Iterator[Any]:
+        items = iter(requests)
+        return serve(llm, lambda _: next(items, None))
+
+    return run
 
 
 def hardware() -> str:
@@ -93,6 +135,7 @@ def _load(spec: VllmSpec) -> LLM:
         # In this process, and with a cache (GiB) that leaves room for other jobs.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    from safetensors import SafetensorError
     from vllm import LLM
 
     try:
@@ -106,19 +149,108 @@ def _load(spec: VllmSpec) -> LLM:
             pipeline_parallel_size=spec.pipeline_parallel,
             seed=0,
             disable_log_stats=True,
-            **here,
-            **spec.arguments,
+            **here | spec.arguments,
         )
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"vLLM cannot serve {spec.model}: {error}") from error
+    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise InputError(
+            f"vLLM cannot serve {spec.model}: look at its model, revision, dtype and vllm_arguments in the configuration "
+            f"({error})"
+        ) from error
 
 
-def _drive(llm: LLM, spec: VllmSpec, take: Take) -> Iterator[Completion]:
-    """Keep the engine supplied from ``take`` and yield what finishes."""
+def _generate(llm: LLM, take: Take, spec: VllmSpec) -> Iterator[Completion]:
+    """Completions of (key, rendered prompt)."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    tokenizer, engine = llm.get_tokenizer(), llm.llm_engine
+    tokenizer = llm.get_tokenizer()
+
+    def ask(item: tuple[str, ...]) -> tuple[list[int], SamplingParams] | Completion:
+        key, prompt = item
+        ids = tokenizer.encode(prompt, add_special_tokens=False)
+        if len(ids) >= spec.max_model_len:
+            return Completion(key, "", None, "prompt_too_long", len(ids), 0)
+        return ids, SamplingParams(
+            **spec.sampling,
+            seed=request_seed(key),
+            # The tags of the format may be special tokens, and may be what stops; only the turn's end is not text.
+            skip_special_tokens=False,
+            include_stop_str_in_output=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    for output in _drive(llm, take, ask):
+        if isinstance(output, Completion):
+            yield output
+            continue
+        completion = output.outputs[0]
+        yield Completion(
+            key=output.request_id,
+            text=completion.text.removesuffix(tokenizer.eos_token or ""),
+            reasoning=None,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=len(output.prompt_token_ids),
+            output_tokens=len(completion.token_ids),
+        )
+
+
+def _read(llm: LLM, take: Take, spec: ScorerSpec) -> Iterator[Score]:
+    """Scores of (key, rendered query, response)."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    tokenizer = llm.get_tokenizer()
+    params = SamplingParams(
+        **spec.served().sampling,
+        # Nobody reads the words again: without both, a Python object is made for every token.
+        detokenize=False,
+        flat_logprobs=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    told: dict[str, Score] = {}
+
+    def ask(item: tuple[str, ...]) -> tuple[list[int], SamplingParams] | Score:
+        key, query, response = item
+        # Apart, so that no token lies in both. The template has written a start token where the model wants one.
+        before = tokenizer.encode(query, add_special_tokens=False)
+        ids = before + tokenizer.encode(response, add_special_tokens=False)
+        blank = Score(key, content_digest(query, response), len(ids), 0, 0.0, 0, 0.0)
+        if len(ids) > spec.max_length and spec.overlong == "unscored":
+            return blank
+        ids = ids[: spec.max_length]
+        first = min(max(len(before), 1), len(ids))
+        if len(ids) < 2:
+            return blank
+        told[key] = blank._replace(query_tokens=first - 1, response_tokens=len(ids) - first)
+        return ids, params
+
+    for output in _drive(llm, take, ask):
+        if isinstance(output, Score):
+            yield output
+            continue
+        score = told.pop(output.request_id)
+        # Of all tokens but the first, whose place is empty.
+        values = output.prompt_logprobs.logprobs
+        if len(values) != score.query_tokens + score.response_tokens:
+            raise RuntimeError(f"vLLM gave {len(values)} log-probabilities for {len(output.prompt_token_ids)} tokens")
+        yield score._replace(
+            query_nll=_nll(values[: score.query_tokens]), response_nll=_nll(values[score.query_tokens :])
+        )
+
+
+def _nll(logprobs: list[float]) -> float:
+    """The negative sum; adding zero makes -0.0 zero."""
+    return -math.fsum(logprobs) + 0.0
+
+
+def _drive(
+    llm: LLM, take: Take, ask: Callable[[tuple[str, ...]], tuple[list[int], SamplingParams] | Completion | Score]
+) -> Iterator[RequestOutput | Completion | Score]:
+    """Keep the engine supplied from ``take`` and yield what finishes.
+
+    ``ask`` makes token ids and sampling parameters of a request, or what is yielded at once in the place of an answer.
+    """
+    engine = llm.llm_engine
     depth = _QUEUE_DEPTH * engine.vllm_config.scheduler_config.max_num_seqs
     running, more = 0, True
     while more or running:
@@ -130,33 +262,17 @@ def _drive(llm: LLM, spec: VllmSpec, take: Take) -> Iterator[Completion]:
             if item is None:
                 more = False
                 break
-            key, prompt = item
-            ids = tokenizer.encode(prompt, add_special_tokens=False)
-            if len(ids) >= spec.max_model_len:
-                yield Completion(key, "", None, "prompt_too_long", len(ids), 0)
+            asked = ask(item)
+            if isinstance(asked, (Completion, Score)):
+                yield asked
                 continue
-            params = SamplingParams(
-                **spec.sampling,
-                seed=request_seed(key),
-                # The tags of the format may be special tokens, and may be what stops; only the turn's end is not text.
-                skip_special_tokens=False,
-                include_stop_str_in_output=True,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            engine.add_request(key, {"prompt_token_ids": ids}, params)
+            ids, params = asked
+            engine.add_request(item[0], {"prompt_token_ids": ids}, params)
             running += 1
         for output in engine.step() if running else ():
             if output.finished:
                 running -= 1
-                completion = output.outputs[0]
-                yield Completion(
-                    key=output.request_id,
-                    text=completion.text.removesuffix(tokenizer.eos_token or ""),
-                    reasoning=None,
-                    finish_reason=completion.finish_reason,
-                    prompt_tokens=len(output.prompt_token_ids),
-                    output_tokens=len(completion.token_ids),
-                )
+                yield output
 
 
 # --- replicas: data parallelism by processes that know nothing of each other ---------------------------------------------
@@ -177,7 +293,7 @@ def _devices(spec: VllmSpec) -> list[str | None]:
     if len(visible) < each * spec.data_parallel:
         raise InputError(
             f"{spec.data_parallel} replicas of {spec.model} need {each * spec.data_parallel} GPUs, {len(visible)} are "
-            "visible: lower the teacher's data_parallel, or give the job more GPUs"
+            "visible: lower its data_parallel, or give the job more GPUs"
         )
     return [",".join(visible[number * each : (number + 1) * each]) for number in range(spec.data_parallel)]
 
@@ -196,8 +312,8 @@ def _visible(devices: str | None) -> Iterator[None]:
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def _replica(spec: VllmSpec, tasks: Any, results: Connection) -> None:
-    """The body of a replica's process. Sends True once it can serve (or an exception), then completions, then None."""
+def _replica(spec: VllmSpec, serve: Serve, tasks: Any, results: Connection) -> None:
+    """The body of a replica's process. Sends True once it can serve (or an exception), then what finishes, then None."""
     # It must not outlive the job: nobody would store what it generates.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
@@ -206,15 +322,15 @@ def _replica(spec: VllmSpec, tasks: Any, results: Connection) -> None:
         results.send(error)
         return
     results.send(True)
-    for completion in _drive(llm, spec, lambda block: tasks.get(block=block)):
-        results.send(completion)
+    for finished in serve(llm, lambda block: tasks.get(block=block)):
+        results.send(finished)
     results.send(None)
 
 
 class _Replicas:
     """As many processes as the spec has replicas, each with an engine of its own; whoever has room takes the next request."""
 
-    def __init__(self, spec: VllmSpec) -> None:
+    def __init__(self, spec: VllmSpec, serve: Serve) -> None:
         context = multiprocessing.get_context("spawn")
         self._tasks = context.Queue()
         self._processes: list[multiprocessing.process.BaseProcess] = []
@@ -222,7 +338,7 @@ class _Replicas:
         try:
             for devices in _devices(spec):
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_replica, args=(spec, self._tasks, sender))
+                process = context.Process(target=_replica, args=(spec, serve, self._tasks, sender))
                 with _visible(devices):
                     process.start()
                 sender.close()
@@ -234,22 +350,31 @@ class _Replicas:
             self._stop()
             raise
 
-    def run(self, missing: Mapping[str, str]) -> Iterator[Completion]:
-        """A completion for each key of ``missing``, as they finish; the replicas end with it."""
+    def run(self, requests: Iterable[tuple[str, ...]]) -> Iterator[Any]:
+        """What the replicas make of ``requests``, as it finishes; they end with it."""
         try:
-            for item in missing.items():
-                self._tasks.put(item)
-            for _ in self._processes:
-                self._tasks.put(None)
+            items = iter(requests)
+            more = all(self._hand_over(items) for _ in range(_REPLICA_QUEUE * len(self._processes)))
             busy = list(self._connections)
             while busy:
                 for connection in wait(busy):
                     if (told := _received(connection)) is None:
                         busy.remove(connection)
-                    else:
-                        yield told
+                        continue
+                    more = more and self._hand_over(items)
+                    yield told
         finally:
             self._stop()
+
+    def _hand_over(self, items: Iterator[tuple[str, ...]]) -> bool:
+        """Queue the next request, or the end of all; whether there may be more."""
+        item = next(items, None)
+        if item is not None:
+            self._tasks.put(item)
+            return True
+        for _ in self._processes:
+            self._tasks.put(None)
+        return False
 
     def _stop(self) -> None:
         for process in self._processes:

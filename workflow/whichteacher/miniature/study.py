@@ -106,10 +106,10 @@ def _study(
         },
         "curation": {
             "perplexity": {
-                "scorer": {"model": "./resources/teachers/scorer", "dtype": "float32"},
-                "max_length": 1024,
+                "scorers": {"all_styles": {"model": "./resources/teachers/scorer", "dtype": "float32"}},
+                "max_length": 1023,
                 # About the highest one in a hundred of each teacher.
-                "thresholds": {"steps": 1.25, "recheck": 1.35, "leaps": 1.7},
+                "thresholds": {"steps": 1.25, "recheck": 1.35, "leaps": {"quantile": 0.99}},
             },
             "ngrams": {"tokenizer": {"model": "./resources/teachers/tokenizer"}},
         },
