@@ -21,7 +21,7 @@ from whichteacher.config import Ngrams, Repetition, Structure
 from whichteacher.ngrams import FrequentNgrams, TokenBatch, WindowTable, candidate_counters, sketch_bits, sketch_blocks
 from whichteacher.responses import split_response
 from whichteacher.rule import InputError
-from whichteacher.schemas import COLLECTED, DROPPED, LEDGER, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
+from whichteacher.schemas import COLLECTED, DROPPED, LEDGER, NGRAM_COUNTS, QUERIES, TRACES
 from whichteacher.tables import read_table, write_batches, write_table
 from whichteacher.tokens import load_tokenizer
 
@@ -180,7 +180,6 @@ class Study:
                 [fill_columns(QUERIES, query_id=row["query_id"], turns=turns) for row in table],
                 QUERIES,
             )
-        write_table(folder / "perplexities.parquet", [], PERPLEXITIES)
 
     def path(self, name: str) -> str:
         return str(self.folder / f"{name}.parquet")
