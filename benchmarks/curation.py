@@ -17,7 +17,7 @@ threads) of the same repeat: the median over the repeats and their range. The pe
 - read: no more than reading the file, for scale.
 
 `tokens`: the number of tokens of each real response in DATA, a folder with `outputs/*.jsonl`: every text of 400 characters or
-more. The tokenizer is FOLDER's, or one like Qwen's, of 16,384 tokens, that is trained on the texts. Ours is the module that all
+more, over and over up to 16 MB. The tokenizer is FOLDER's, or one like Qwen's, of 16,384 tokens, that is trained on the texts. Ours is the module that all
 rules count with, its check of the first texts included; hf_loop calls the tokenizer once a text, hf_batch for 64 at a time.
 
 `filters`: what `curate_traces` asks of every response: its structure, phrases repeated in a row, frequent n-grams; in MB of text
@@ -56,6 +56,7 @@ _RESPONSE_TOKENS = 400
 _ROWS = 256
 _TRAINED_TOKENS = 16_384
 _LONG = 32_768
+_REAL_BYTES = 16_000_000
 #: How Qwen2 and Qwen3 split text.
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -141,7 +142,8 @@ def make_real(folder: Path, data: Path, tokenizer: str | None) -> None:
         for value in json.loads(line).values()
         if isinstance(value, str) and len(value) >= 400
     }
-    pq.write_table(pa.table({"text": sorted(texts)}), folder / "texts.parquet")
+    size = sum(len(text.encode()) for text in texts)
+    pq.write_table(pa.table({"text": sorted(texts) * -(-_REAL_BYTES // size)}), folder / "texts.parquet")
     if tokenizer is None:
         train_tokenizer(sorted(texts), folder / "tokenizer")
 

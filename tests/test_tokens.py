@@ -144,7 +144,12 @@ def test_other_kinds_encode_themselves(capsys):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=True)
     digits = pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    known = json.loads(qwen_like().backend_tokenizer.to_str())
+    known["model"]["vocab"]["xyzzy"] = 1600
+    known["model"]["ignore_merges"] = True
+    whole = PreTrainedTokenizerFast(tokenizer_object=Core.from_str(json.dumps(known)))
     for own, reason in (
+        (whole, "knows words that no merge makes"),
         (PreTrainedTokenizerFast(tokenizer_object=words), "is no plain BPE"),
         (qwen_like(byte_level), "works on no bytes, or adds a space"),
         (qwen_like(digits), "splits text in several steps"),

@@ -69,7 +69,7 @@ rule count_ngrams:
         tokenizer=_TOKENIZER,
         code=code("count_ngrams"),
     output:
-        table="<results>/curation/{teacher}/{shard}/ngram_sketch.parquet",
+        table=temp("<results>/curation/{teacher}/{shard}/ngram_sketch.parquet"),
     log:
         "<logs>/count_ngrams/{teacher}/{shard}.log",
     conda:

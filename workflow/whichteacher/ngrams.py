@@ -21,8 +21,8 @@ from whichteacher.tables import read_parts
 if TYPE_CHECKING:
     from whichteacher.tokens import Tokenizer
 
-#: What a window's hash multiplies by from token to token: odd, with bits all over (the golden ratio's, as in Fibonacci
-#: hashing). A power of it would do as well, a collision costs time only.
+#: What a window's hash multiplies by from token to token, and in the end, so that its first bits depend on all others: odd
+#: numbers with bits all over. Which ones does not matter to the result.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIXER = np.uint64(0xD6E8FEB86659FD93)
 #: Counters of a sketch per ``max_count`` windows. At five windows a counter, one in ten million of the windows that occur
@@ -95,7 +95,7 @@ def candidate_counters(
     ``sketches`` holds each sketch's ``bits`` and its blocks in order. Returns the bits of the finest, and its counters'
     numbers, ascending, block by block. A coarser sketch counts for all counters that its own are the parents of.
     """
-    finest = max((bits for bits, _ in sketches), default=_BLOCK_BITS)
+    finest = max(bits for bits, _ in sketches)
     limit, planes = min(max_count, _HIGHEST), sketch_planes(max_count)
 
     def search() -> Iterator[np.ndarray]:

@@ -182,7 +182,7 @@ class _Fast:
         special = _special_tokens(parts["added_tokens"])
         self._special = set(special)
         # tiktoken's ids are the order in which it merges: those of the tokenizer stand at their places.
-        self._bytes, self._ids = _merge_order(model)
+        self._bytes, self._ids = _merge_order(model, special)
         merged = {word: rank for rank, word in enumerate(self._bytes)}
         first = len(merged)
         self._ids = np.concatenate([self._ids, np.array(list(special.values()), dtype=np.int32)])
@@ -251,7 +251,7 @@ def _pattern(pre_tokenizer: Mapping[str, Any] | None) -> str:
     return split["pattern"]["Regex"]
 
 
-def _merge_order(model: Mapping[str, Any]) -> tuple[list[bytes], np.ndarray]:
+def _merge_order(model: Mapping[str, Any], special: Mapping[str, int]) -> tuple[list[bytes], np.ndarray]:
     """The tokens as bytes in the order in which they are merged, single bytes first, and their ids."""
     vocabulary = model["vocab"]
     byte_of = _byte_alphabet()
@@ -259,6 +259,8 @@ def _merge_order(model: Mapping[str, Any]) -> tuple[list[bytes], np.ndarray]:
         raise Unfit("lacks single bytes")
     pairs = (pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"])
     words = dict.fromkeys([*byte_of, *map("".join, pairs)])
+    if model.get("ignore_merges") and not vocabulary.keys() <= words.keys() | special.keys():
+        raise Unfit("knows words that no merge makes")
     try:
         spelled = [bytes(byte_of[letter] for letter in word) for word in words]
         return spelled, np.array([vocabulary[word] for word in words], dtype=np.int32)
