@@ -7,7 +7,8 @@
 `engine`: tokens read per second by a job of score_perplexity (prompts rendered, rows stored, the table written; starting the engine
 listed apart) against a bare `LLM.generate` of the same token ids, with the engine's and the request's settings of the job
 (`bare`), and with vLLM's own way of handing log-probabilities over, an object for every token (`objects`). Each repeat is one
-process for each, in turn, with a new store; the ratios are those of the medians.
+process for each, in turn, with a new store; the ratios are those of the medians, by the clock and by processor time, which other
+work on the machine disturbs less.
 
 `cached`: a job whose rows are all in the store, as a process of its own: its time and peak memory, against reading the texts and
 hashing them. Fails if the job imports vLLM. The texts are random letters.
@@ -115,7 +116,7 @@ def run_bare(queries: str, attempts: str, objects: bool) -> dict[str, Any]:
     llm = _load(served)
     start = time.monotonic() - began
     rows = list(rendered_rows(queries, attempts))
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     tokenizer = llm.get_tokenizer()
     inputs = [
         {
@@ -130,6 +131,7 @@ def run_bare(queries: str, attempts: str, objects: bool) -> dict[str, Any]:
     return {
         "tokens": sum(len(each["prompt_token_ids"]) for each in inputs),
         "seconds": time.monotonic() - began,
+        "cpu": time.process_time() - worked,
         "start": start,
     }
 
@@ -140,26 +142,27 @@ def run_job(queries: str, attempts: str, store: str, output: str, dtype: str = "
 
     from whichteacher.engines import vllm
 
-    starts = [0.0]
+    starts, start_work = [0.0], [0.0]
     scorer = vllm.VllmScorer
 
     def timed(spec: Any) -> Any:
-        import vllm as _  # noqa: F401  (imported with the engine's start)
-
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.process_time()
         engine = scorer(spec)
         starts.append(time.monotonic() - began)
+        start_work.append(time.process_time() - worked)
         return engine
 
     vllm.VllmScorer = timed
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     scored = SCORER | {"dtype": dtype}
     score_perplexity.main(attempts, queries, output, "scorer", scored, PERPLEXITY, RUNNING, store, STEP)
     seconds = time.monotonic() - began - sum(starts)
+    cpu = time.process_time() - worked - sum(start_work)
     lengths = read_table(output, PERPLEXITIES, ["length"])["length"].to_pylist()
     return {
         "tokens": sum(min(length, PERPLEXITY["max_length"]) for length in lengths),
         "seconds": seconds,
+        "cpu": cpu,
         "start": sum(starts),
         "memory": peak_memory(),
         "engine": "vllm" in sys.modules,
@@ -236,7 +239,7 @@ def in_process(what: str, **arguments: Any) -> dict[str, Any]:
 def engine(folder: Path, rows: int, repeats: int) -> None:
     """See the module's docstring."""
     shard = make_rows(folder, rows)
-    rates: dict[str, list[float]] = {"bare": [], "objects": [], "job": []}
+    rates: dict[tuple[str, str], list[float]] = {}
     for repeat in range(repeats):
         for name, objects in (("bare", False), ("job", None), ("objects", True)):
             if objects is None:
@@ -244,14 +247,19 @@ def engine(folder: Path, rows: int, repeats: int) -> None:
                 found = in_process("job", **shard, store=store, output=output)
             else:
                 found = in_process("bare", **shard, objects=objects)
-            rates[name].append(found["tokens"] / found["seconds"])
+            for by in ("seconds", "cpu"):
+                rates.setdefault((name, by), []).append(found["tokens"] / found[by])
             print(
-                f"{repeat + 1}. {name:7}: {found['tokens']:,} tokens in {found['seconds']:.1f} s = {rates[name][-1]:,.0f} "
-                f"tokens/s; engine started in {found['start']:.1f} s; process {found['wall']:.1f} s"
+                f"{repeat + 1}. {name:7}: {found['tokens']:,} tokens in {found['seconds']:.1f} s ({found['cpu']:.1f} s of the "
+                f"processor) = {found['tokens'] / found['seconds']:,.0f} tokens/s; engine started in {found['start']:.1f} s"
             )
-    medians = {name: statistics.median(found) for name, found in rates.items()}
+    medians = {which: statistics.median(found) for which, found in rates.items()}
     for name in ("bare", "objects"):
-        print(f"engine: job / {name} = {medians['job'] / medians[name]:.3f} (medians of {repeats}, {rows:,} rows)")
+        clock, work = (medians["job", by] / medians[name, by] for by in ("seconds", "cpu"))
+        print(
+            f"engine: job / {name} = {clock:.3f} by the clock, {work:.3f} by processor time "
+            f"(medians of {repeats}, {rows:,} rows)"
+        )
 
 
 def cached(folder: Path, rows: int, characters: int) -> None:
