@@ -134,7 +134,11 @@ def pilot_verdicts_before(wildcards):
 def trace_files(wildcards):
     """The files of published traces that lie in a local folder."""
     teacher = STUDY.teachers[wildcards.teacher]
-    return [] if teacher.traces_revision else folder_files(teacher.traces)
+    if teacher.traces_revision:
+        return []
+    if teacher.traces_files is None:
+        return folder_files(teacher.traces)
+    return [from_here(Path(locate(teacher.traces)) / name) for name in teacher.traces_files]
 
 
 def imported_traces(wildcards):
