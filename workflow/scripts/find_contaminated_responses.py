@@ -6,24 +6,36 @@ its telling words. Writes every flagged pair (CONTAMINATED_RESPONSES), with how 
 response that quotes its own query tells nothing new. No more than some megabytes of text are in memory.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from whichteacher.contamination import ProblemIndex
 from whichteacher.rule import Progress
 from whichteacher.schemas import BENCHMARK_PROBLEMS, COLLECTED, CONTAMINATED_RESPONSES, CONTAMINATION, QUERIES
-from whichteacher.tables import count_rows, read_slices, read_table, write_batches
+from whichteacher.tables import read_parts, read_table, write_batches
 from whichteacher.words import gather_words, split_texts, tokenise
 
 #: Text that is compared together, in characters: its words take some thirty times as much memory.
 _CHARACTERS = 8 * 2**20
 #: Characters shown on each side of a quotation's first n-gram.
 _AROUND = 200
+
+
+def pieces(table: pa.Table) -> Iterator[pa.Table]:
+    """``table`` in pieces of some megabytes of its column ``text``, or of one row."""
+    place = np.cumsum(pc.utf8_length(table["text"]).to_numpy()) // _CHARACTERS
+    bounds = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), table.num_rows]
+    for start, end in itertools.pairwise(bounds):
+        if end > start:
+            yield table.slice(start, end - start)
 
 
 def quotation(text: str, gram: Sequence[str]) -> str:
@@ -100,12 +112,12 @@ def main(
     queries = read_table(shard, QUERIES, ["query_id", "turns"])
     said = [[turn["content"] for turn in turns] for turns in queries["turns"].to_pylist()]
     dialogues = dict(zip(queries["query_id"].to_pylist(), said, strict=True))
-    with Progress("find_contaminated_responses", count_rows(attempts)) as progress:
+    with Progress("find_contaminated_responses", pq.read_metadata(attempts).num_rows) as progress:
 
         def told() -> Iterator[pa.Table]:
-            for batch in read_slices(attempts, COLLECTED, ["attempt_id", "query_id", "text"], "text", _CHARACTERS):
-                yield batch
-                progress.advance(batch.num_rows)
+            for part in read_parts(attempts, COLLECTED, ["attempt_id", "query_id", "text"]):
+                yield from pieces(part)
+                progress.advance(part.num_rows)
 
         rows = flagged_responses(told() if problems else (), dialogues, problems, flagged, settings)
         count = write_batches(output, rows, CONTAMINATED_RESPONSES, {"decontaminate": dict(settings)})

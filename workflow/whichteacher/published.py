@@ -198,7 +198,7 @@ def _oddities(text: str, info: Mapping[str, Any], places: tuple[Mapping[str, Any
             found.append(word)
     for field, word in (("verify_score", "score_not_a_number"), ("ppl", "perplexity_not_a_number")):
         given = next((place[field] for place in places if place.get(field) is not None), None)
-        number = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
+        number = isinstance(given, (int, float)) and not isinstance(given, bool) and given == given
         if given is not None and not number:
             found.append(word)
     return found
