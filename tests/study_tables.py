@@ -193,7 +193,8 @@ def _write_teacher(
 ) -> list[dict]:
     traces = []
     for shard in range(shards):
-        attempts, ledger = [], Ledger("collect_attempts", f"{teacher}/{shard}", len(rows[shard::shards]))
+        attempts, found = [], []
+        ledger = Ledger("collect_attempts", f"{teacher}/{shard}", len(rows[shard::shards]))
         for query in rows[shard::shards]:
             solved = False
             for attempt in range(ATTEMPTS):
@@ -203,15 +204,16 @@ def _write_teacher(
                 attempts.append(_attempt(teacher, shard, query, level[query["query_id"]], attempt, solved, rng))
             if solved:
                 ledger.keep(1)
-                traces.append(_trace(attempts[-1], query, rng))
+                found.append(_trace(attempts[-1], query, rng))
             else:
                 ledger.drop(query["query_id"], "gave_up")
         write_table(root / f"verification/{teacher}/{shard}/attempts.parquet", attempts, COLLECTED)
         _write_ledger(ledger, root / f"verification/{teacher}/{shard}/attempts")
-    ledger = Ledger("curate_traces", teacher, len(traces))
-    ledger.keep(len(traces))
-    write_table(root / f"curation/{teacher}/traces.parquet", traces, TRACES)
-    _write_ledger(ledger, root / f"curation/{teacher}/traces")
+        curated = Ledger("curate_traces", f"{teacher}/{shard}", len(found))
+        curated.keep(len(found))
+        write_table(root / f"curation/{teacher}/{shard}/traces.parquet", found, TRACES)
+        _write_ledger(curated, root / f"curation/{teacher}/{shard}/traces")
+        traces += found
     return traces
 
 

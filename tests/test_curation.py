@@ -5,17 +5,19 @@ import math
 
 import pandas as pd
 import pytest
+from curate_traces import main as curate_traces
 from curate_traces import structure_fault
 from export_dataset import FILES, card, released_row
 from export_dataset import main as export
 from find_frequent_ngrams import frequent
 from hypothesis import given
 from hypothesis import strategies as st
-from match_datasets import match, shuffled
+from match_datasets import digest_order, match
+from match_datasets import main as match_datasets
 from score_perplexity import batches, perplexities
 
 from whichteacher.rule import InputError, Progress
-from whichteacher.schemas import TRACES
+from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
 from whichteacher.tables import write_table
 
 GOOD = "<think>work</think><answer>1</answer>"
@@ -69,6 +71,96 @@ def test_structure(roles, text, fault):
     assert structure_fault([{"role": role, "content": "x"} for role in roles], text, "tags") == fault
 
 
+TOKENIZER = {"model": "./resources/teachers/tokenizer", "revision": None}
+
+
+def attempt(identifier: str, **changes) -> dict:
+    """A row of COLLECTED, accepted unless said otherwise."""
+    return {
+        "attempt_id": f"a{identifier}",
+        "query_id": identifier,
+        "teacher": "steps",
+        "shard": 0,
+        "round": 0,
+        "attempt": 0,
+        "prompt": "rendered",
+        "text": GOOD,
+        "thinking": "work",
+        "answer": "1",
+        "conversion": "",
+        "finish_reason": "stop",
+        "prompt_tokens": 3,
+        "output_tokens": 9,
+        "seconds": 0.0,
+        "devices": 1,
+        "model": "m",
+        "model_digest": "0",
+        "engine": "vllm",
+        "engine_version": "1",
+        "hardware": "none",
+        "settings": "{}",
+        "verdict": "pass",
+        "score": 1.0,
+        "reason": "equal",
+        "verifier": "v",
+        "verifier_version": "1",
+        "evidence": "{}",
+        "accepted": True,
+        **changes,
+    }
+
+
+def curate(folder, attempts: list[dict], perplexity: dict[str, float] | None = None, ngrams=(), **curation) -> dict:
+    """What curate_traces writes for the accepted of ``attempts``: its three tables as frames."""
+    queries = {row["query_id"]: trace(row["query_id"]) for row in attempts}
+    write_table(folder / "queries.parquet", [{n: row[n] for n in QUERIES.names} for row in queries.values()], QUERIES)
+    write_table(folder / "attempts.parquet", attempts, COLLECTED)
+    scores = [
+        {"attempt_id": f"a{identifier}", "scorer": "s", "scope": "response", "tokens": 1, "perplexity": value}
+        for identifier, value in (perplexity or {}).items()
+    ]
+    write_table(folder / "perplexities.parquet", scores, PERPLEXITIES)
+    write_table(folder / "ngrams.parquet", [{"ngram": ngram, "count": 21} for ngram in ngrams], NGRAM_COUNTS)
+    outputs = {name: folder / f"{name}.parquet" for name in ("table", "ledger", "dropped")}
+    settings = {"ngrams": {"tokenizer": TOKENIZER, "size": 20}, "perplexity": {"thresholds": {"steps": 2.0}}}
+    curate_traces(
+        folder / "attempts.parquet",
+        folder / "queries.parquet",
+        [folder / "perplexities.parquet"],
+        folder / "ngrams.parquet",
+        outputs,
+        "steps/0",
+        {"system_prompt": "Think.", "answer_format": "tags"},
+        settings | curation,
+    )
+    return {name: pd.read_parquet(path) for name, path in outputs.items()}
+
+
+def test_curation_keeps_what_passes_and_tells_what_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("whichteacher.tables.PART_ROWS", 2)
+    attempts = [
+        attempt("1"),
+        attempt("2", attempt_id="a2x", accepted=False),
+        attempt("2", attempt=1),
+        attempt("3", text="<think>work</think>1"),
+        attempt("4"),
+    ]
+    found = curate(tmp_path, attempts, {"1": 1.5, "4": 2.5})
+    traces = found["table"].set_index("query_id")
+    assert traces["attempts"].to_dict() == {"1": 1, "2": 2} and traces.loc["1", "perplexity"] == 1.5
+    assert set(traces["system"]) == {"Think."} and traces["turns"].map(len).eq(1).all()
+    told = {"in": 4, "kept": 2, "perplexity_above_threshold": 1, "structure_answer_missing": 1}
+    assert found["ledger"].set_index("reason")["rows"].to_dict() == told
+    assert set(found["ledger"]["scope"]) == {"steps/0"}
+    assert found["dropped"].set_index("query_id")["detail"]["4"] == "2.500 > 2.0"
+
+
+def test_a_shard_without_accepted_attempts_gives_empty_tables(tmp_path):
+    found = curate(tmp_path, [attempt("1", accepted=False)])
+    assert found["table"].empty and found["dropped"].empty
+    assert found["ledger"]["rows"].tolist() == [0, 0]
+
+
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 100))
 def test_batches_cover_every_row_once_within_the_budget(lengths, budget):
     made = list(batches(lengths, budget))
@@ -97,23 +189,45 @@ def frames(**teachers: list[dict]) -> dict[str, pd.DataFrame]:
 
 def test_parallel_keeps_the_queries_every_teacher_solved():
     kept = match(frames(a=[trace("1"), trace("2")], b=[trace("2"), trace("3")]), "parallel")
-    assert {name: list(frame["query_id"]) for name, (frame, _) in kept.items()} == {"a": ["2"], "b": ["2"]}
+    assert {name: list(rows) for name, (rows, _) in kept.items()} == {"a": [False, True], "b": [True, False]}
 
 
 def test_equal_rows_and_tokens_bound_every_teacher():
     teachers = frames(a=[trace(str(i), 10) for i in range(9)], b=[trace(str(i), 30) for i in range(5)])
     rows = match(teachers, "equal_rows")
-    assert {len(frame) for frame, _ in rows.values()} == {5}
+    assert {kept.sum() for kept, _ in rows.values()} == {5}
     tokens = match(teachers, "equal_tokens")
-    assert all(frame["output_tokens"].sum() <= 90 for frame, _ in tokens.values())
-    assert len(tokens["a"][0]) == 9 and len(tokens["b"][0]) == 3
+    assert all(teachers[name]["output_tokens"][kept].sum() <= 90 for name, (kept, _) in tokens.items())
+    assert tokens["a"][0].sum() == 9 and tokens["b"][0].sum() == 3
     with pytest.raises(InputError, match="no such control"):
         match(teachers, "unheard_of")
 
 
 def test_the_cut_takes_the_same_queries_first_for_every_teacher():
     a, b = pd.DataFrame([trace(str(i)) for i in range(30)]), pd.DataFrame([trace(str(i)) for i in range(29, -1, -1)])
-    assert list(shuffled(a)["query_id"]) == list(shuffled(b)["query_id"]) != list(a["query_id"])
+    ordered = [list(frame["query_id"].to_numpy()[digest_order(frame["query_id"])]) for frame in (a, b)]
+    assert ordered[0] == ordered[1] != list(a["query_id"])
+
+
+def test_datasets_are_copied_from_all_shards_and_what_is_left_out_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("whichteacher.tables.PART_ROWS", 2)
+    solved = {"a": [["1", "2", "3"], ["4", "5"]], "b": [["2"], ["5", "6"]]}
+    inputs = {}
+    for name, shards in solved.items():
+        inputs[name] = [tmp_path / f"{name}{shard}.parquet" for shard in range(2)]
+        for path, queries in zip(inputs[name], shards, strict=True):
+            write_table(path, [trace(query, teacher=name) for query in queries], TRACES)
+    places = [{name: tmp_path / f"{name}.{kind}" for name in solved} for kind in ("table", "ledger", "dropped")]
+    match_datasets(inputs, *places, "parallel")
+    tables, ledgers, dropped = ({name: pd.read_parquet(path) for name, path in kind.items()} for kind in places)
+    for name, table in tables.items():
+        assert table["query_id"].tolist() == ["2", "5"] and set(table["teacher"]) == {name}
+    assert ledgers["a"].set_index("reason")["rows"].to_dict() == {
+        "in": 5,
+        "kept": 2,
+        "not_solved_by_every_teacher": 3,
+    }
+    assert dropped["a"]["query_id"].tolist() == ["1", "3", "4"]
 
 
 def test_the_released_schema(tmp_path):

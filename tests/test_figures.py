@@ -104,7 +104,7 @@ def study(tmp_path_factory):
     statistics = root / "statistics"
     measures = {teacher: statistics / f"trace_measures/{teacher}.parquet" for teacher in study_tables.TEACHERS}
     for teacher, path in measures.items():
-        measure_traces.main(root / f"curation/{teacher}/traces.parquet", path)
+        measure_traces.main([root / f"curation/{teacher}/{shard}/traces.parquet" for shard in (0, 1)], path)
     queries = [root / f"corpus/shards/{shard}.parquet" for shard in (0, 1)]
     collected = {
         teacher: [root / f"verification/{teacher}/{shard}/attempts.parquet" for shard in (0, 1)]

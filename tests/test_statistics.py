@@ -56,7 +56,7 @@ def measures(study):
     found = {}
     for teacher in study_tables.TEACHERS:
         path = study / f"statistics/trace_measures/{teacher}.parquet"
-        measure_traces.main(study / f"curation/{teacher}/traces.parquet", path)
+        measure_traces.main([study / f"curation/{teacher}/{shard}/traces.parquet" for shard in (0, 1)], path)
         found[teacher] = read_frame(path, TRACE_MEASURES)
     return found
 

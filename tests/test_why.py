@@ -100,7 +100,7 @@ def _make_rest(root: Path) -> None:
         row["reference"] = str(sum(map(ord, row["reference"])))  # the helper works with whole numbers
     study_tables.write_teachers(root, rows, {row["query_id"]: 1 for row in rows}, 1, rng)
     for teacher in study_tables.TEACHERS:
-        traces = read_table(root / f"curation/{teacher}/traces.parquet", TRACES)
+        traces = read_table(root / f"curation/{teacher}/0/traces.parquet", TRACES)
         scores = [
             {"attempt_id": row["attempt_id"], "scorer": "s", "scope": "all", "tokens": 9, "perplexity": 1.25}
             for row in traces.to_pylist()
@@ -112,9 +112,9 @@ def _make_rest(root: Path) -> None:
         gone = traces["query_id"][-1].as_py()
         ledger.drop(gone, "perplexity_above_threshold", "2.100 > 1.7")
         kept = traces.filter(pc.not_equal(traces["query_id"], gone))
-        write_table(root / f"curation/{teacher}/traces.parquet", kept, TRACES)
+        write_table(root / f"curation/{teacher}/0/traces.parquet", kept, TRACES)
         ledger.write(
-            root / f"curation/{teacher}/traces.ledger.parquet", root / f"curation/{teacher}/traces.dropped.parquet"
+            root / f"curation/{teacher}/0/traces.ledger.parquet", root / f"curation/{teacher}/0/traces.dropped.parquet"
         )
         write_table(root / f"datasets/own_passes/{teacher}.parquet", kept, TRACES)
     (root / f"export/{study_tables.CONTROL}/steps").mkdir(parents=True)
@@ -288,7 +288,7 @@ def test_a_query_given_up_and_one_curated_away(finished, ask):
     assert leaps.count("fail 0.00: different") == study_tables.ATTEMPTS
     assert line_of(leaps, "collect_attempts").endswith("dropped give_up: no attempt of 3 was accepted")
     assert "curate_traces" not in leaps
-    (gone,) = pq.read_table(finished / "curation/leaps/traces.dropped.parquet")["query_id"].to_pylist()
+    (gone,) = pq.read_table(finished / "curation/leaps/0/traces.dropped.parquet")["query_id"].to_pylist()
     leaps = ask(finished, gone).split("teacher leaps")[1]
     assert line_of(leaps, "curate_traces") == "curate_traces dropped perplexity_above_threshold: 2.100 > 1.7"
     assert "match_datasets" not in leaps
@@ -335,7 +335,7 @@ def test_steps_that_have_not_run_are_said_to_be_missing(results, ask):
     query = read_frame(results / f"datasets/{study_tables.CONTROL}/steps.parquet", TRACES)["query_id"][0]
     for path, step in (
         (f"datasets/{study_tables.CONTROL}/steps.parquet", "match_datasets"),
-        ("curation/steps/traces.parquet", "curate_traces"),
+        ("curation/steps/0/traces.parquet", "curate_traces"),
         ("verification/steps/0/attempts.parquet", "collect_attempts"),
         ("corpus/shards/0.parquet", "shard_corpus"),
         ("corpus/decontaminated.parquet", "decontaminate_queries"),

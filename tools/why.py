@@ -347,7 +347,7 @@ def after_acceptance(results: Results, teacher: str, place: Place, attempt_id: s
     for row in results.rows(scores, attempt_id, ["perplexity"], key="attempt_id"):
         value = row["perplexity"]
         yield told("score_perplexity", "-" if value is None else f"{value:.3f}")
-    traces = f"curation/{teacher}/traces"
+    traces = f"curation/{teacher}/{shard_of(query, results.study.corpus.shards)}/traces"
     if not results.path(f"{traces}.parquet").exists():
         yield told("curate_traces", "-", "has not run")
         return

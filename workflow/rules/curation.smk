@@ -53,23 +53,23 @@ rule find_frequent_ngrams:
 
 rule curate_traces:
     input:
-        attempts=_ATTEMPTS,
-        queries=_QUERIES,
+        attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
+        queries="<results>/corpus/shards/{shard}.parquet",
         perplexities=["<results>/curation/{teacher}/perplexities.parquet"] if STUDY.curation.perplexity else [],
         ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
         code=code("curate_traces"),
     output:
-        table="<results>/curation/{teacher}/traces.parquet",
-        ledger="<results>/curation/{teacher}/traces.ledger.parquet",
-        dropped="<results>/curation/{teacher}/traces.dropped.parquet",
+        table="<results>/curation/{teacher}/{shard}/traces.parquet",
+        ledger="<results>/curation/{teacher}/{shard}/traces.ledger.parquet",
+        dropped="<results>/curation/{teacher}/{shard}/traces.dropped.parquet",
     log:
-        "<logs>/curate_traces/{teacher}.log",
+        "<logs>/curate_traces/{teacher}/{shard}.log",
     conda:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 200000,
-        runtime=20 if STUDY.miniature else 12 * 60,
+        mem_mb=1000 if STUDY.miniature else 4000,
+        runtime=20 if STUDY.miniature else 4 * 60,
     params:
         teacher=teacher_settings,
         curation=settings(STUDY.curation, exclude={"controls"}),
@@ -79,7 +79,7 @@ rule curate_traces:
 
 rule match_datasets:
     input:
-        traces=collect("<results>/curation/{teacher}/traces.parquet", teacher=TEACHERS),
+        traces=collect("<results>/curation/{teacher}/{shard}/traces.parquet", teacher=TEACHERS, shard=SHARDS),
         code=code("match_datasets"),
     output:
         tables=expand("<results>/datasets/{{control}}/{teacher}.parquet", teacher=TEACHERS),
@@ -91,7 +91,7 @@ rule match_datasets:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 200000,
+        mem_mb=1000 if STUDY.miniature else 4000,
         runtime=20 if STUDY.miniature else 12 * 60,
     params:
         teachers=TEACHERS,

@@ -12,7 +12,7 @@ LEDGERS = [
         teacher=[name for name, teacher in STUDY.teachers.items() if teacher.engine == "dataset"],
     ),
     *collect("<results>/verification/{teacher}/{shard}/attempts.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
-    *collect("<results>/curation/{teacher}/traces.ledger.parquet", teacher=TEACHERS),
+    *collect("<results>/curation/{teacher}/{shard}/traces.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
     *collect(
         "<results>/datasets/{control}/{teacher}.ledger.parquet",
         control=STUDY.curation.controls,
@@ -23,7 +23,7 @@ LEDGERS = [
 
 rule measure_traces:
     input:
-        traces="<results>/curation/{teacher}/traces.parquet",
+        traces=collect("<results>/curation/{{teacher}}/{shard}/traces.parquet", shard=SHARDS),
         code=code("measure_traces"),
     output:
         "<results>/statistics/trace_measures/{teacher}.parquet",

@@ -1,19 +1,26 @@
-"""The quality filters of one teacher: structure, perplexity, frequent n-grams (paper section 2.2).
+"""The quality filters of one teacher and shard: structure, perplexity, frequent n-grams (paper section 2.2).
 
-Reads the teacher's COLLECTED tables, the queries, perplexities and frequent n-grams; writes TRACES (one row per accepted
-attempt that passes), its ledger and the dropped rows. Filters act in the order above and the first that fails names the
-reason. A dropped trace leaves the other teachers' data alone: parity is the business of ``match_datasets``.
+Reads the shard's COLLECTED table, its queries, the perplexities and frequent n-grams; writes TRACES (one row per accepted
+attempt that passes, by ``query_id``), its ledger and the dropped rows. Filters act in the order above and the first that
+fails names the reason. A dropped trace leaves the other teachers' data alone: parity is the business of
+``match_datasets``. No more than a part of the shard's responses is in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from whichteacher.ledger import Ledger
 from whichteacher.ngrams import token_ngrams
 from whichteacher.places import locate
 from whichteacher.responses import split_response
+from whichteacher.rule import Progress
 from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
-from whichteacher.tables import read_table, write_table
+from whichteacher.tables import read_parts, read_table, write_batches
+
+_ATTEMPT = ("query_id", "attempt_id", "attempt", "prompt", "text", "thinking", "answer", "score", "accepted")
 
 
 def structure_fault(turns: Sequence[dict[str, str]], text: str, answer_format: str) -> str | None:
@@ -30,17 +37,35 @@ def structure_fault(turns: Sequence[dict[str, str]], text: str, answer_format: s
     return f"structure_{fault}" if fault else None
 
 
+def read_accepted(attempts: str, queries: str) -> Iterator[list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """Each accepted attempt with its query, in the order of the table, a part of the table at a time.
+
+    Raises :class:`ValueError` where a query is missing.
+    """
+    asked = read_table(queries, QUERIES)
+    places = {identifier: place for place, identifier in enumerate(asked["query_id"].to_pylist())}
+    for part in read_parts(attempts, COLLECTED, _ATTEMPT):
+        accepted = part.filter(part["accepted"])
+        found = [places.get(identifier) for identifier in accepted["query_id"].to_pylist()]
+        if None in found:
+            missing = accepted["query_id"][found.index(None)]
+            raise ValueError(f"{attempts}: query {missing} is not in {queries}: collect the attempts again")
+        chosen = asked.take(pa.array(found, pa.int64())).to_pylist()
+        yield list(zip(accepted.to_pylist(), chosen, strict=True))
+
+
 def main(
-    attempts: list[str],
-    queries: list[str],
+    attempts: str,
+    queries: str,
     perplexities: list[str],
     ngrams: str,
     outputs: dict[str, str],
-    name: str,
+    scope: str,
     teacher: dict[str, Any],
     curation: dict[str, Any],
 ) -> None:
-    """Filter and write; ``teacher`` and ``curation`` are configuration blocks as plain JSON types."""
+    """Filter and write; ``scope`` is ``teacher/shard``, ``teacher`` and ``curation`` are configuration blocks as plain
+    JSON types."""
     from transformers import AutoTokenizer
 
     reference = curation["ngrams"]["tokenizer"]
@@ -49,28 +74,26 @@ def main(
     frequent = {tuple(map(int, text.split())) for text in read_table(ngrams, NGRAM_COUNTS)["ngram"].to_pylist()}
     scored = read_table(perplexities, PERPLEXITIES)
     perplexity = dict(zip(scored["attempt_id"].to_pylist(), scored["perplexity"].to_pylist(), strict=True))
+    name = scope.split("/")[0]
     limit = ((curation["perplexity"] or {}).get("thresholds") or {}).get(name)
-    by_id = {row["query_id"]: row for row in read_table(queries, QUERIES).to_pylist()}
+    count = pc.sum(read_table(attempts, COLLECTED, ["accepted"])["accepted"]).as_py() or 0
+    ledger = Ledger("curate_traces", scope, count)
 
-    collected = read_table(attempts, COLLECTED)
-    accepted = collected.filter(collected["accepted"]).sort_by("query_id").to_pylist()
-    ledger = Ledger("curate_traces", name, len(accepted))
-    traces = []
-    for row in accepted:
-        query = by_id[row["query_id"]]
-        tokens = tokenizer.encode(row["text"], add_special_tokens=False)
-        value = perplexity.get(row["attempt_id"])
-        fault = structure_fault(query["turns"], row["text"], teacher["answer_format"])
-        if fault:
-            ledger.drop(row["query_id"], fault)
-        elif limit is not None and value is not None and value > limit:
-            ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.3f} > {limit}")
-        elif frequent and (shared := next((n for n in token_ngrams(tokens, size) if n in frequent), None)):
-            ledger.drop(row["query_id"], "frequent_ngram", tokenizer.decode(list(shared)))
-        else:
-            ledger.keep(1)
-            traces.append(
-                {
+    def curate(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        """The rows of TRACES that the filters keep."""
+        for row, query in pairs:
+            tokens = tokenizer.encode(row["text"], add_special_tokens=False)
+            value = perplexity.get(row["attempt_id"])
+            fault = structure_fault(query["turns"], row["text"], teacher["answer_format"])
+            if fault:
+                ledger.drop(row["query_id"], fault)
+            elif limit is not None and value is not None and value > limit:
+                ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.3f} > {limit}")
+            elif frequent and (shared := next((n for n in token_ngrams(tokens, size) if n in frequent), None)):
+                ledger.drop(row["query_id"], "frequent_ngram", tokenizer.decode(list(shared)))
+            else:
+                ledger.keep(1)
+                yield {
                     **query,
                     "attempt_id": row["attempt_id"],
                     "teacher": name,
@@ -83,8 +106,15 @@ def main(
                     "output_tokens": len(tokens),
                     "perplexity": value,
                 }
-            )
-    write_table(outputs["table"], traces, TRACES, {"teacher": name, "curation": curation})
+
+    def traces() -> Iterator[pa.Table]:
+        with Progress(f"curate_traces {scope}", count, "traces") as progress:
+            for pairs in read_accepted(attempts, queries):
+                if rows := list(curate(pairs)):
+                    yield pa.Table.from_pylist(rows, schema=TRACES)
+                progress.advance(len(pairs))
+
+    write_batches(outputs["table"], traces(), TRACES, {"teacher": name, "curation": curation})
     ledger.write(outputs["ledger"], outputs["dropped"])
 
 
@@ -93,12 +123,12 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
-            list(snakemake.input.attempts),  # noqa: F821
-            list(snakemake.input.queries),  # noqa: F821
+            snakemake.input.attempts,  # noqa: F821
+            snakemake.input.queries,  # noqa: F821
             list(snakemake.input.perplexities),  # noqa: F821
             snakemake.input.ngrams,  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821
-            snakemake.wildcards.teacher,  # noqa: F821
+            f"{snakemake.wildcards.teacher}/{snakemake.wildcards.shard}",  # noqa: F821
             snakemake.params.teacher,  # noqa: F821
             snakemake.params.curation,  # noqa: F821
         )

@@ -1,6 +1,7 @@
 """Datasets that may be compared: which of each teacher's traces its students see, under one control.
 
-Reads the TRACES of all teachers; writes one TRACES table per teacher with its ledger and dropped rows. Controls:
+Reads the TRACES of all teachers and shards; writes one TRACES table per teacher, in the order of the shards, with its
+ledger and dropped rows. Controls:
 
 * ``parallel``: the queries that every teacher solved (paper section 2.2, "paired with verified responses from all").
 * ``own_passes``: everything a teacher solved.
@@ -8,67 +9,108 @@ Reads the TRACES of all teachers; writes one TRACES table per teacher with its l
 * ``equal_tokens``: own passes, cut to the response tokens of the smallest teacher.
 
 Cuts keep the first rows in the order of a digest of ``query_id``: unrelated to length, source and category, and the same
-queries first for every teacher.
+queries first for every teacher. What is kept is decided on a few narrow columns; the text is then copied part by part.
 """
 
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import xxhash
 
 from whichteacher.ledger import Ledger
+from whichteacher.outcomes import by_teacher
 from whichteacher.rule import InputError
 from whichteacher.schemas import TRACES
-from whichteacher.tables import read_frame, write_table
+from whichteacher.tables import read_frame, read_parts, write_batches
+
+#: What a control may look at.
+COLUMNS = ("query_id", "output_tokens")
 
 
-def shuffled(traces: pd.DataFrame) -> pd.DataFrame:
-    """``traces`` in an order that depends on nothing but each row's ``query_id``."""
-    order = traces["query_id"].map(lambda identifier: xxhash.xxh3_64_hexdigest(f"match_datasets {identifier}"))
-    return traces.assign(order=order).sort_values("order").drop(columns="order")
+def digest_order(query_ids: pd.Series) -> np.ndarray:
+    """Places of ``query_ids`` in an order that depends on nothing but each identifier."""
+    digests = (xxhash.xxh3_64_intdigest(f"match_datasets {identifier}") for identifier in query_ids)
+    return np.argsort(np.fromiter(digests, np.uint64, len(query_ids)), kind="stable")
 
 
-def match(traces: dict[str, pd.DataFrame], control: str) -> dict[str, tuple[pd.DataFrame, str]]:
-    """Per teacher: the traces kept under ``control``, and the reason that drops the others.
+def match(traces: Mapping[str, pd.DataFrame], control: str) -> dict[str, tuple[np.ndarray, str]]:
+    """Per teacher: which of its rows (COLUMNS) are kept under ``control``, and the reason that drops the others.
 
     Raises :class:`InputError` for an unknown control.
     """
     if control == "parallel":
-        shared = set.intersection(*(set(frame["query_id"]) for frame in traces.values()))
-        return {
-            name: (frame[frame["query_id"].isin(shared)], "not_solved_by_every_teacher")
-            for name, frame in traces.items()
-        }
+        return {name: (kept, "not_solved_by_every_teacher") for name, kept in shared(traces).items()}
     if control == "own_passes":
-        return {name: (frame, "none") for name, frame in traces.items()}
+        return {name: (np.ones(len(frame), bool), "none") for name, frame in traces.items()}
     if control == "equal_rows":
         rows = min(len(frame) for frame in traces.values())
-        return {name: (shuffled(frame).head(rows), "above_equal_rows") for name, frame in traces.items()}
+        return {
+            name: (_first(frame, np.arange(len(frame)) < rows), "above_equal_rows") for name, frame in traces.items()
+        }
     if control == "equal_tokens":
         tokens = min(int(frame["output_tokens"].sum()) for frame in traces.values())
-        kept = {}
-        for name, frame in traces.items():
-            mixed = shuffled(frame)
-            kept[name] = (mixed[mixed["output_tokens"].cumsum() <= tokens], "above_equal_tokens")
-        return kept
+        return {
+            name: (
+                _first(frame, frame["output_tokens"].to_numpy()[digest_order(frame["query_id"])].cumsum() <= tokens),
+                "above_equal_tokens",
+            )
+            for name, frame in traces.items()
+        }
     raise InputError(f"config key curation.controls (value {control!r}): no such control")
 
 
+def shared(traces: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
+    """Which rows of each teacher are of a query that every teacher solved."""
+    frames = list(traces.values())
+    common = frames[0]["query_id"]
+    for frame in frames[1:]:
+        common = common[common.isin(frame["query_id"])]
+    return {name: frame["query_id"].isin(common).to_numpy() for name, frame in traces.items()}
+
+
+def _first(frame: pd.DataFrame, chosen: np.ndarray) -> np.ndarray:
+    """Which rows are kept, where ``chosen`` says it of the rows in their digest order."""
+    kept = np.zeros(len(frame), bool)
+    kept[digest_order(frame["query_id"])[chosen]] = True
+    return kept
+
+
+def copy(paths: Sequence[str], kept: np.ndarray) -> Iterator[pa.Table]:
+    """The kept rows of ``paths``, ``kept`` being of all their rows together."""
+    start = 0
+    for part in read_parts(paths, TRACES):
+        here = kept[start : start + part.num_rows]
+        start += part.num_rows
+        if here.any():
+            yield part.filter(pa.array(here))
+
+
 def main(
-    inputs: dict[str, str], outputs: dict[str, str], ledgers: dict[str, str], dropped: dict[str, str], control: str
+    inputs: Mapping[str, Sequence[str]],
+    outputs: Mapping[str, str],
+    ledgers: Mapping[str, str],
+    dropped: Mapping[str, str],
+    control: str,
 ) -> None:
-    """Match and write; every mapping goes from teacher to file."""
-    traces = {name: read_frame(path, TRACES) for name, path in inputs.items()}
+    """Match and write; every mapping goes from teacher to file, ``inputs`` to its shards."""
+    traces = {name: read_frame(paths, TRACES, COLUMNS) for name, paths in inputs.items()}
     for name, (kept, reason) in match(traces, control).items():
-        if kept.empty:
+        if not kept.any():
             raise InputError(
                 f"control {control}: no trace of teacher {name} is left; see the ledger of curate_traces, and give the "
                 "teachers more attempts or more queries"
             )
-        ledger = Ledger("match_datasets", f"{control}/{name}", len(traces[name]))
-        ledger.keep(len(kept))
-        for identifier in sorted(set(traces[name]["query_id"]) - set(kept["query_id"])):
-            ledger.drop(identifier, reason)
-        write_table(outputs[name], kept.sort_values("query_id"), TRACES, {"control": control, "teacher": name})
-        ledger.write(ledgers[name], dropped[name])
+        with tempfile.TemporaryDirectory() as folder:
+            ledger = Ledger("match_datasets", f"{control}/{name}", len(kept), Path(folder, "dropped"))
+            ledger.keep(int(kept.sum()))
+            for identifier in traces[name]["query_id"][~kept]:
+                ledger.drop(identifier, reason)
+            write_batches(outputs[name], copy(inputs[name], kept), TRACES, {"control": control, "teacher": name})
+            ledger.write(ledgers[name], dropped[name])
 
 
 if "snakemake" in globals():
@@ -77,7 +119,7 @@ if "snakemake" in globals():
     with logged(snakemake):  # noqa: F821
         teachers = snakemake.params.teachers  # noqa: F821
         main(
-            dict(zip(teachers, snakemake.input.traces, strict=True)),  # noqa: F821
+            by_teacher(teachers, snakemake.input.traces),  # noqa: F821
             dict(zip(teachers, snakemake.output.tables, strict=True)),  # noqa: F821
             dict(zip(teachers, snakemake.output.ledgers, strict=True)),  # noqa: F821
             dict(zip(teachers, snakemake.output.dropped, strict=True)),  # noqa: F821

@@ -1,19 +1,19 @@
 """Measure each accepted trace of a teacher.
 
-Reads the teacher's curated traces (TRACES) and writes one row per trace (TRACE_MEASURES), a batch at a time: no more
-than a batch of text is in memory, whatever the size of the corpus.
+Reads the shards of the teacher's curated traces (TRACES) and writes one row per trace (TRACE_MEASURES), a batch at a time:
+no more than a batch of text is in memory, whatever the size of the corpus.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whichteacher.rule import Progress
-from whichteacher.schemas import TRACE_MEASURES
-from whichteacher.tables import write_table
+from whichteacher.schemas import TRACE_MEASURES, TRACES
+from whichteacher.tables import read_parts, write_batches
 from whichteacher.traces import find_answer
 
 #: Words counted as self-corrections, whole and in any case.
@@ -24,7 +24,6 @@ NGRAM = 8
 _SELF_CORRECTION = re.compile(rf"\b(?:{'|'.join(SELF_CORRECTIONS)})\b", re.IGNORECASE)
 _READ = ("query_id", "category", "reference", "reference_type", "thinking", "answer", "teacher")
 _KEPT = ("attempts", "output_tokens", "perplexity")
-_BATCH_ROWS = 4096
 
 
 def repeated_share(text: str) -> float | None:
@@ -50,10 +49,11 @@ def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def measure_batches(path: str) -> Iterator[pa.Table]:
-    """The measures of a table of traces, a batch of rows at a time."""
-    with pq.ParquetFile(path) as file, Progress("measure_traces", file.metadata.num_rows, "traces") as progress:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=[*_READ, *_KEPT]):
+def measure_batches(paths: Sequence[str]) -> Iterator[pa.Table]:
+    """The measures of tables of traces, a batch of rows at a time."""
+    count = sum(pq.read_metadata(path).num_rows for path in paths)
+    with Progress("measure_traces", count, "traces") as progress:
+        for batch in read_parts(paths, TRACES, [*_READ, *_KEPT]):
             rows = [
                 {name: row[name] for name in ("teacher", "query_id", "category", *_KEPT)} | measure_trace(row)
                 for row in batch.to_pylist()
@@ -62,15 +62,14 @@ def measure_batches(path: str) -> Iterator[pa.Table]:
             progress.advance(len(rows))
 
 
-def main(traces: str, output: str) -> None:
-    """Measure ``traces`` and write ``output``."""
-    batches = list(measure_batches(traces))
-    table = pa.concat_tables(batches) if batches else TRACE_MEASURES.empty_table()
-    write_table(output, table, TRACE_MEASURES, {"self_corrections": SELF_CORRECTIONS, "ngram": NGRAM})
+def main(traces: Sequence[str], output: str) -> None:
+    """Measure the tables ``traces`` and write ``output``."""
+    settings = {"self_corrections": SELF_CORRECTIONS, "ngram": NGRAM}
+    write_batches(output, measure_batches(traces), TRACE_MEASURES, settings)
 
 
 if "snakemake" in globals():
     from whichteacher.rule import logged
 
     with logged(snakemake):  # noqa: F821
-        main(snakemake.input.traces, snakemake.output[0])  # noqa: F821
+        main(list(snakemake.input.traces), snakemake.output[0])  # noqa: F821
