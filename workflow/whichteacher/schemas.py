@@ -148,6 +148,26 @@ PUBLISHED = _schema(
     oddities=STRING,  # words of whichteacher.published.ODDITIES; "": none
 )
 
+INSPECTED = _schema(
+    attempt_id=STRING,
+    query_id=STRING,
+    category=STRING,
+    location=STRING,  # file:line
+    published_score=(FLOAT, "null"),
+    published_perplexity=(FLOAT, "null"),
+    verdict=STRING,
+    reason=STRING,
+    output_tokens=INT,
+    finish_stated=BOOL,
+    faults=STRING,  # words of whichteacher.inspection.FAULTS and whichteacher.published.ODDITIES; "": none
+    signs=STRING,  # words of whichteacher.inspection.SIGNS; "": none
+    repeated_share=(FLOAT, "null"),  # share of the response's word 8-grams seen before in it; None: too short
+    response=pa.uint64(),  # xxh3 of the normalised text
+    system=STRING,  # the system message, a long one cut, with a digest of the whole
+    reference=(STRING, "null"),  # where publisher and verifier disagree, cut
+    answer=(STRING, "null"),
+)
+
 LAYOUTS_FOUND = _schema(
     file=STRING,
     layout=STRING,
