@@ -58,7 +58,7 @@ if STUDY.miniature:
 
 rule import_source:
     input:
-        file=lambda wildcards: SOURCES[wildcards.source].files,
+        file=lambda wildcards: [from_here(Path(locate(path))) for path in SOURCES[wildcards.source].files],
         code=code("import_source"),
     output:
         table="<results>/corpus/imported/{source}.parquet",

@@ -14,7 +14,8 @@ SHOWN = STUDY.curation.controls[0]
 _MEASURES = collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS)
 _DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SHOWN, teacher=TEACHERS)
 
-TRACE_FIGURES = ["category_shares", "length_histogram", "lengths", "perplexities"]
+# An audit shows traces as they were published, not what curation makes of them.
+TRACE_FIGURES = [] if STUDY.audit else ["category_shares", "length_histogram", "lengths", "perplexities"]
 CORPUS_FIGURES = ["ledger", "contamination"]
 VERDICT_FIGURES = ["verdicts"]
 STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training else []
@@ -22,9 +23,7 @@ FIGURES = [*STUDENT_FIGURES, *TRACE_FIGURES, *VERDICT_FIGURES, *CORPUS_FIGURES]
 TABLES = ["table1", "table2"] if STUDY.training else []
 AUDITS = ["verdicts", "error_rates", "agreement", "disagreements", "references", "contested"]
 STATISTICS = [
-    "teachers",
-    "costs",
-    "teacher_comparison",
+    *([] if STUDY.audit else ["teachers", "costs", "teacher_comparison"]),
     "ledger",
     *AUDITS,
     *(["scores", "student_comparison"] if STUDY.training else []),
@@ -307,15 +306,16 @@ rule build_report:
         **{f"audit_{name}": f"<results>/statistics/{name}.csv" for name in AUDITS},
         template=from_here(WORKFLOW / "report" / "report.html.j2"),
         css=from_here(WORKFLOW / "report" / "report.css"),
-        teachers="<results>/statistics/teachers.csv",
-        costs="<results>/statistics/costs.csv",
-        teacher_comparison="<results>/statistics/teacher_comparison.csv",
+        found=collect("<results>/statistics/audit/{table}.csv", table=AUDIT_TABLES) if STUDY.audit else [],
+        teachers=[] if STUDY.audit else "<results>/statistics/teachers.csv",
+        costs=[] if STUDY.audit else "<results>/statistics/costs.csv",
+        teacher_comparison=[] if STUDY.audit else "<results>/statistics/teacher_comparison.csv",
         ledger="<results>/statistics/ledger.csv",
         contamination="<results>/corpus/contamination.parquet",
         queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
         planted="<results>/miniature/planted.json" if STUDY.miniature else [],
         collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
-        datasets=_DATASETS,
+        datasets=[] if STUDY.audit else _DATASETS,
         scores="<results>/statistics/scores.csv" if STUDY.training else [],
         student_comparison="<results>/statistics/student_comparison.csv" if STUDY.training else [],
         table1="<results>/tables/table1.csv" if STUDY.training else [],
@@ -335,8 +335,14 @@ rule build_report:
         files=[
             *collect("<results>/statistics/{name}.csv", name=STATISTICS),
             *collect("<results>/tables/{name}.{kind}", name=TABLES, kind=["csv", "md"]),
-            *_MEASURES,
-            *collect("<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS),
+            *(
+                collect("<results>/statistics/audit/{table}.csv", table=AUDIT_TABLES)
+                if STUDY.audit
+                else [
+                    *_MEASURES,
+                    *collect("<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS),
+                ]
+            ),
         ],
         code=code("build_report"),
     output:

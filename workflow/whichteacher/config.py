@@ -871,12 +871,13 @@ class Release(Block):
 
 def _trace_files(path: str) -> list[str]:
     """``path`` itself, or the files of traces in that folder. Raises :class:`ValueError` where there is nothing."""
-    place = Path(path)
+    place = Path(locate(path))
     if place.is_file():
         return [path]
     if not place.is_dir():
         raise ValueError(f"{path}: no such file: correct the path, which is seen from {Path.cwd()}")
-    return sorted(str(file) for file in place.rglob("*") if file.is_file() and file.name.endswith(TRACE_SUFFIXES))
+    within = (file.relative_to(place) for file in place.rglob("*") if file.is_file() and file.name.endswith(TRACE_SUFFIXES))
+    return sorted(str(Path(path) / file) for file in within)
 
 
 class Releases(Block):
@@ -913,7 +914,7 @@ class Releases(Block):
                 common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in every])
                 folder = common if os.path.isabs(every[0]) else _dotted(os.path.relpath(common))
                 within = [os.path.relpath(path, common) for path in every]
-                characters += sum(Path(path).stat().st_size * _growth(path) for path in every)
+                characters += sum(Path(locate(path)).stat().st_size * _growth(path) for path in every)
             teachers[name] = {
                 "model": release.model,
                 "label": release.label or name,

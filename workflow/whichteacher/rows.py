@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from whichteacher.places import locate
 from whichteacher.rule import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".csv", ".parquet")
@@ -84,7 +85,7 @@ def source_files(source: Mapping[str, Any]) -> dict[str, Path]:
     if source.get("hub"):
         named = [source["file"]] if isinstance(source["file"], str) else source["file"]
         return {name: hub_file(source["hub"], source["revision"], name) for name in named}
-    paths = [Path(path) for path in ([source["path"]] if isinstance(source["path"], str) else source["path"])]
+    paths = [Path(locate(path)) for path in ([source["path"]] if isinstance(source["path"], str) else source["path"])]
     alone = len({path.name for path in paths}) == len(paths)
     return {path.name if alone else path.as_posix(): path for path in paths}
 
