@@ -80,6 +80,11 @@ rule curate_traces:
         queries="<results>/corpus/shards/{shard}.parquet",
         perplexities=["<results>/curation/{teacher}/perplexities.parquet"] if STUDY.curation.perplexity else [],
         ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
+        contaminated=(
+            "<results>/curation/{teacher}/{shard}/contaminated.parquet"
+            if STUDY.curation.contaminated_responses == "drop"
+            else []
+        ),
         code=code("curate_traces"),
     output:
         table="<results>/curation/{teacher}/{shard}/traces.parquet",

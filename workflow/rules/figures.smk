@@ -312,6 +312,11 @@ rule build_report:
         teacher_comparison=[] if STUDY.audit else "<results>/statistics/teacher_comparison.csv",
         ledger="<results>/statistics/ledger.csv",
         contamination="<results>/corpus/contamination.parquet",
+        quoted=(
+            collect("<results>/curation/{teacher}/{shard}/contaminated.parquet", teacher=TEACHERS, shard=SHARDS)
+            if BENCHMARK_BLOCKS and not STUDY.audit
+            else []
+        ),
         queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
         planted="<results>/miniature/planted.json" if STUDY.miniature else [],
         collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from whichteacher.outcomes import ALL, by_teacher
 from whichteacher.plotting import PAPER, PAPER_LABELS, THIS_RUN
-from whichteacher.schemas import COLLECTED, CONTAMINATION, QUERIES, TRACES
+from whichteacher.schemas import COLLECTED, CONTAMINATED_RESPONSES, CONTAMINATION, QUERIES, TRACES
 from whichteacher.tables import read_frame, read_table, versions, write_text
 from whichteacher.traces import find_answer
 
@@ -825,6 +825,19 @@ def contamination_table(flagged: pd.DataFrame, benchmarks: Mapping[str, str]) ->
     )
 
 
+def quoting_table(quoted: Mapping[str, Sequence[str]], teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
+    """Responses of each teacher that hold a benchmark problem; ``quoted`` are its tables (CONTAMINATED_RESPONSES)."""
+    rows = []
+    for teacher, files in quoted.items():
+        found = read_frame(files, CONTAMINATED_RESPONSES, ["attempt_id", "benchmark", "query_flagged"])
+        for benchmark, group in found.groupby("benchmark"):
+            known = group.loc[group["query_flagged"], "attempt_id"].nunique()
+            told = number(group["attempt_id"].nunique() - known)
+            rows.append((teachers[teacher], benchmarks.get(benchmark, benchmark), told, number(known)))
+    heads = ("Teacher", "Benchmark", "Their query does not", "Their query does")
+    return table("Responses that hold a benchmark problem, by whether their query holds one", heads, rows, text=(0, 1))
+
+
 def cut(text: str) -> str:
     """``text``, without its end where it is long."""
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… ({len(text):,} characters)"
@@ -916,6 +929,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "sweep": pictures["contamination"],
         "contamination": contamination_table(flagged, labels),
         "pairs": contamination_pairs(inputs["contamination"], flagged, labels),
+        "quoting": quoting_table(by_teacher(list(teachers), inputs["quoted"]), teachers, labels),
         "all_pairs": Path(os.path.relpath(inputs["contamination"], folder)).as_posix(),
         "planted": None,
         "engines": engines(by_teacher(list(teachers), inputs["collected"]), teachers),

@@ -1,6 +1,8 @@
-"""The quality filters of one teacher and shard: structure, perplexity, frequent n-grams (paper section 2.2).
+"""The quality filters of one teacher and shard: structure, perplexity, frequent n-grams (paper section 2.2), and benchmark
+problems in responses.
 
-Reads the shard's COLLECTED table, its queries, the perplexities and frequent n-grams; writes TRACES (one row per accepted
+Reads the shard's COLLECTED table, its queries, the perplexities, frequent n-grams and, to drop them, the responses that hold a
+benchmark problem which their query does not (CONTAMINATED_RESPONSES); writes TRACES (one row per accepted
 attempt that passes, by ``query_id``), its ledger and the dropped rows. Filters act in the order above and the first that
 fails names the reason. A dropped trace leaves the other teachers' data alone: parity is the business of
 ``match_datasets``. No more than a part of the shard's responses is in memory.
@@ -17,7 +19,7 @@ from whichteacher.ngrams import token_ngrams
 from whichteacher.places import locate
 from whichteacher.responses import split_response
 from whichteacher.rule import Progress
-from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
+from whichteacher.schemas import COLLECTED, CONTAMINATED_RESPONSES, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
 from whichteacher.tables import read_parts, read_table, write_batches
 
 _ATTEMPT = ("query_id", "attempt_id", "attempt", "prompt", "text", "thinking", "answer", "score", "accepted")
@@ -54,6 +56,16 @@ def read_accepted(attempts: str, queries: str) -> Iterator[list[tuple[dict[str, 
         yield list(zip(accepted.to_pylist(), chosen, strict=True))
 
 
+def quoted_problems(contaminated: str) -> dict[str, str]:
+    """The first benchmark problem that an attempt's response holds and its query does not, by ``attempt_id``."""
+    rows = read_table(
+        contaminated, CONTAMINATED_RESPONSES, ["attempt_id", "benchmark", "problem_id", "query_flagged"]
+    ).to_pylist()
+    return {
+        row["attempt_id"]: f"{row['benchmark']}/{row['problem_id']}" for row in reversed(rows) if not row["query_flagged"]
+    }
+
+
 def main(
     attempts: str,
     queries: str,
@@ -63,6 +75,7 @@ def main(
     scope: str,
     teacher: dict[str, Any],
     curation: dict[str, Any],
+    contaminated: str | None = None,
 ) -> None:
     """Filter and write; ``scope`` is ``teacher/shard``, ``teacher`` and ``curation`` are configuration blocks as plain
     JSON types."""
@@ -76,6 +89,7 @@ def main(
     perplexity = dict(zip(scored["attempt_id"].to_pylist(), scored["perplexity"].to_pylist(), strict=True))
     name = scope.split("/")[0]
     limit = ((curation["perplexity"] or {}).get("thresholds") or {}).get(name)
+    quoting = quoted_problems(contaminated) if contaminated else {}
     count = pc.sum(read_table(attempts, COLLECTED, ["accepted"])["accepted"]).as_py() or 0
     ledger = Ledger("curate_traces", scope, count)
 
@@ -91,6 +105,8 @@ def main(
                 ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.3f} > {limit}")
             elif frequent and (shared := next((n for n in token_ngrams(tokens, size) if n in frequent), None)):
                 ledger.drop(row["query_id"], "frequent_ngram", tokenizer.decode(list(shared)))
+            elif row["attempt_id"] in quoting:
+                ledger.drop(row["query_id"], "contaminated_response", quoting[row["attempt_id"]])
             else:
                 ledger.keep(1)
                 yield {
@@ -131,4 +147,5 @@ if "snakemake" in globals():
             f"{snakemake.wildcards.teacher}/{snakemake.wildcards.shard}",  # noqa: F821
             snakemake.params.teacher,  # noqa: F821
             snakemake.params.curation,  # noqa: F821
+            snakemake.input.get("contaminated") or None,  # noqa: F821
         )

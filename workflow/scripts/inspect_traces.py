@@ -26,10 +26,10 @@ _READ = [name for name in PUBLISHED.names if name != "prompt_tokens"]
 _SHOWN = 300
 
 
-def cut(text: str) -> str:
-    """``text`` on one line, cut."""
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
+def ending(text: str) -> str:
+    """The end of ``text``, where the result stands, on one line."""
+    line = " ".join(text[-4 * _SHOWN :].split())
+    return line if len(line) <= _SHOWN else f"…{line[-_SHOWN:]}"
 
 
 def system_of(prompt: str) -> str:
@@ -64,8 +64,8 @@ def inspect(
         "repeated_share": repeated_share(row["text"]),
         "response": xxhash.xxh3_64_intdigest(normalise(row["text"]).encode()),
         "system": system_of(row["prompt"]),
-        "reference": cut(reference) if shown and reference else None,
-        "answer": cut(answer) if shown else None,
+        "reference": ending(reference) if shown and reference else None,
+        "answer": ending(answer) if shown else None,
     }
 
 

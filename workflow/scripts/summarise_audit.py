@@ -90,7 +90,8 @@ def verification(traces: pl.DataFrame, thresholds: Mapping[str, float]) -> list[
     said = pl.when(score.is_null()).then(pl.lit("no score")).when(score >= limit).then(pl.lit("pass"))
     told = traces.with_columns(published=said.otherwise(pl.lit("fail")))
     for release, category, part in by_category(told):
-        counts = dict(part.group_by("published", "verdict").len().rows_by_key(["published", "verdict"], unique=True))
+        grouped = part.group_by("published", "verdict").len()
+        counts = {(str(said), str(ours)): count for said, ours, count in grouped.iter_rows()}
         both = sum(counts.get((said, ours), 0) for said in ("pass", "fail") for ours in ("pass", "fail"))
         alike = sum(counts.get((said, said), 0) for said in ("pass", "fail"))
         for published in ("pass", "fail", "no score"):
@@ -200,9 +201,7 @@ def with_missing(traces: pl.DataFrame) -> pl.DataFrame:
     """``traces`` with the faults ``score_missing`` and ``perplexity_missing``, where others of the release have one."""
     for column, word in (("published_score", "score_missing"), ("published_perplexity", "perplexity_missing")):
         has = pl.col(column).is_not_null().any().over("release")
-        missing = has & pl.col(column).is_null()
-        joined = pl.concat_str([pl.col("faults"), pl.lit(word)], separator=" ").str.strip_chars()
-        traces = traces.with_columns(faults=pl.when(missing).then(joined).otherwise(pl.col("faults")))
+        traces = with_word(traces, "faults", word, has & pl.col(column).is_null())
     return traces
 
 
@@ -220,21 +219,31 @@ def length_caps(lengths: np.ndarray) -> list[int]:
     return values[spikes].tolist()
 
 
-def with_caps(traces: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, list[int]]]:
-    """``traces`` with the sign ``at_length_cap`` where the release does not say how they ended, and the caps of each release."""
+def with_word(traces: pl.DataFrame, column: str, word: str, where: pl.Expr) -> pl.DataFrame:
+    """``traces`` with ``word`` added to ``column`` in the rows of ``where``."""
+    joined = pl.concat_str([pl.col(column), pl.lit(word)], separator=" ").str.strip_chars()
+    return traces.with_columns(pl.when(where).then(joined).otherwise(pl.col(column)).alias(column))
+
+
+def with_compared(traces: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, list[int]]]:
+    """``traces`` with the signs that take the other responses of the release to tell, and the length caps of each release.
+
+    They are looked for where the release does not say how a response ended.
+    """
     parts, caps = [], {}
     for (release,), part in traces.group_by("release", maintain_order=True):
         caps[str(release)] = found = length_caps(part["output_tokens"].to_numpy())
-        at = pl.col("output_tokens").is_in(found) & ~pl.col("finish_stated")
-        joined = pl.concat_str([pl.col("signs"), pl.lit("at_length_cap")], separator=" ").str.strip_chars()
-        parts.append(part.with_columns(signs=pl.when(at).then(joined).otherwise(pl.col("signs"))))
+        open_ = ~pl.col("finish_stated")
+        unended = pl.col("faults").str.contains("thinking_missing", literal=True)
+        part = with_word(part, "signs", "thinking_unended", open_ & unended & (unended.mean() < 0.5))
+        parts.append(with_word(part, "signs", "at_length_cap", open_ & pl.col("output_tokens").is_in(found)))
     return (pl.concat(parts) if parts else traces), caps
 
 
 def truncation(traces: pl.DataFrame) -> list[dict[str, Any]]:
     """Signs of truncation, and after them each limit that lengths seem to have."""
-    capped, caps = with_caps(traces)
-    rows = words_of(capped, "signs", SIGNS, "sign")
+    compared, caps = with_compared(traces)
+    rows = words_of(compared, "signs", SIGNS, "sign")
     for row in rows:
         if row["sign"] == "at_length_cap":
             row["meaning"] += f" ({', '.join(f'{cap:,}' for cap in caps[row['release']])} tokens)"

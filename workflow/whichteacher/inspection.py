@@ -31,7 +31,8 @@ SIGNS = {
     "tag_open": "a thinking or answer tag is never closed",
     "box_open": "the last \\boxed{ is never closed",
     "fence_open": "a code fence is never closed",
-    "no_end": "the text ends in the middle of a sentence",
+    "no_end": "the text ends in the middle of a sentence or a bracket",
+    "thinking_unended": "no end of thinking, where most of the release have one",
     "at_length_cap": "exactly as many tokens as many others have and hardly any has nearly: looks like a limit",
 }
 #: Special tokens that chat templates put around turns: ChatML, Llama, DeepSeek, Gemma, Mistral, gpt-oss, ends of text. The
@@ -74,7 +75,7 @@ def find_faults(turns: Sequence[dict[str, str]], text: str, conversion: str) -> 
 
 
 def find_signs(text: str, conversion: str, finish_reason: str, finish_stated: bool) -> list[str]:
-    """Words of :data:`SIGNS` but for ``at_length_cap``, which takes the other responses to tell.
+    """Words of :data:`SIGNS` but for ``thinking_unended`` and ``at_length_cap``, which take the other responses to tell.
 
     Where the release says how the response ended, that alone counts; where the model closed its answer itself, it was not cut.
     """
@@ -107,9 +108,11 @@ def _closes(text: str, start: int) -> bool:
 
 
 def _ends_inside(text: str) -> bool:
-    """Whether a text of prose ends where no sentence does: in a lower-case word, or with a sign that joins."""
+    """Whether a text ends where no sentence does: in a lower-case word of prose, in a bracket, or with a sign that joins."""
     last = text[-1]
     line = text[text.rfind("\n") + 1 :].strip()
+    if line.count("(") > line.count(")"):
+        return True
     # Points of a list, headings and cells of a table end without a full stop.
     if re.match(r"[-*#|>•]|\d+[.)]", line):
         return last in _CUT_ENDS

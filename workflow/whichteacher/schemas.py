@@ -164,7 +164,7 @@ INSPECTED = _schema(
     repeated_share=(FLOAT, "null"),  # share of the response's word 8-grams seen before in it; None: too short
     response=pa.uint64(),  # xxh3 of the normalised text
     system=STRING,  # the system message, a long one cut, with a digest of the whole
-    reference=(STRING, "null"),  # where publisher and verifier disagree, cut
+    reference=(STRING, "null"),  # where publisher and verifier disagree: their ends
     answer=(STRING, "null"),
 )
 
