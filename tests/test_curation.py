@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 from curate_traces import main as curate_traces
-from curate_traces import structure_fault
+from curate_traces import system_prompt
 from export_dataset import FILES, card, released_row
 from export_dataset import main as export
 from find_frequent_ngrams import frequent
@@ -55,20 +55,6 @@ def test_frequent_ngrams_are_those_of_a_plain_count(tokens, size, max_count):
     expected = {window: windows.count(window) for window in windows if windows.count(window) > max_count}
     found = {tuple(map(int, row["ngram"].split())): row["count"] for row in frequent([tokens], size, max_count)}
     assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("roles", "text", "fault"),
-    [
-        (["user"], GOOD, None),
-        (["user", "assistant", "user"], GOOD, None),
-        (["user", "assistant"], GOOD, "structure_odd_turns"),
-        (["assistant", "user", "user"], GOOD, "structure_roles"),
-        (["user"], "<think>work</think>", "structure_answer_missing"),
-    ],
-)
-def test_structure(roles, text, fault):
-    assert structure_fault([{"role": role, "content": "x"} for role in roles], text, "tags") == fault
 
 
 TOKENIZER = {"model": "./resources/teachers/tokenizer", "revision": None}
@@ -122,7 +108,11 @@ def curate(folder, attempts: list[dict], perplexity: dict[str, float] | None = N
     write_table(folder / "perplexities.parquet", scores, PERPLEXITIES)
     write_table(folder / "ngrams.parquet", [{"ngram": ngram, "count": 21} for ngram in ngrams], NGRAM_COUNTS)
     outputs = {name: folder / f"{name}.parquet" for name in ("table", "ledger", "dropped")}
-    settings = {"ngrams": {"tokenizer": TOKENIZER, "size": 20}, "perplexity": {"thresholds": {"steps": 2.0}}}
+    settings = {
+        "ngrams": {"tokenizer": TOKENIZER, "size": 20},
+        "perplexity": {"thresholds": {"steps": 2.0}},
+        "structure": {"leaks": True, "max_foreign_share": None, "loops": False},
+    }
     curate_traces(
         folder / "attempts.parquet",
         folder / "queries.parquet",
@@ -130,7 +120,7 @@ def curate(folder, attempts: list[dict], perplexity: dict[str, float] | None = N
         folder / "ngrams.parquet",
         outputs,
         "steps/0",
-        {"system_prompt": "Think.", "answer_format": "tags"},
+        {"system_prompt": "Think.", "answer_format": "tags", "engine": "vllm"},
         settings | curation,
     )
     return {name: pd.read_parquet(path) for name, path in outputs.items()}
@@ -153,6 +143,34 @@ def test_curation_keeps_what_passes_and_tells_what_does_not(tmp_path, monkeypatc
     assert found["ledger"].set_index("reason")["rows"].to_dict() == told
     assert set(found["ledger"]["scope"]) == {"steps/0"}
     assert found["dropped"].set_index("query_id")["detail"]["4"] == "2.500 > 2.0"
+
+
+def test_loops_and_other_scripts_are_dropped_where_that_is_asked(tmp_path):
+    looping = "Wait, let me check. " * 12
+    mixed = "It is two, \u6240\u4ee5\u7b54\u6848\u662f two."
+    attempts = [
+        attempt("1"),
+        attempt("2", thinking=looping, text=f"<think>{looping}</think><answer>1</answer>"),
+        attempt("3", thinking=mixed, text=f"<think>{mixed}</think><answer>1</answer>"),
+    ]
+    assert len(curate(tmp_path, attempts)["table"]) == 3
+    found = curate(tmp_path, attempts, structure={"leaks": True, "max_foreign_share": 0.1, "loops": True})
+    dropped = found["dropped"].set_index("query_id")["reason"].to_dict()
+    assert dropped == {"2": "structure_loop", "3": "structure_foreign_script"}
+
+
+def test_a_leaked_token_is_named_in_the_ledger(tmp_path):
+    leaking = attempt("1", text="<think>work</think><answer>1<|im_end|></answer>")
+    assert curate(tmp_path, [leaking])["dropped"][["reason", "detail"]].to_numpy().tolist() == [
+        ["structure_template_token", "<|im_end|>"]
+    ]
+
+
+def test_the_system_field_is_the_teachers_or_the_releases():
+    assert system_prompt("rendered", {"engine": "vllm", "system_prompt": "Think."}) == "Think."
+    release = {"engine": "dataset", "system_prompt": ""}
+    assert system_prompt('[{"role": "system", "content": "As released."}]', release) == "As released."
+    assert system_prompt('[{"role": "user", "content": "1 + 1?"}]', release) == ""
 
 
 def test_a_shard_without_accepted_attempts_gives_empty_tables(tmp_path):

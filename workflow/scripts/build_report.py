@@ -320,6 +320,8 @@ _MEASURES = {
     "answer_position": "First right answer (share of thinking)",
     "repeated_share": "Repeated 8-grams (share)",
     "self_corrections": "Words of self-correction",
+    "foreign_share": "Letters of other scripts (share)",
+    "loop_characters": "Loop at the end (characters)",
 }
 
 

@@ -31,7 +31,15 @@ OF_QUERY = {
     "length": "accepted_tokens",
 }
 #: Columns of TRACE_MEASURES compared under their own names.
-OF_TRACE = ("perplexity", "thinking_answer_ratio", "answer_position", "repeated_share", "self_corrections")
+OF_TRACE = (
+    "perplexity",
+    "thinking_answer_ratio",
+    "answer_position",
+    "repeated_share",
+    "self_corrections",
+    "foreign_share",
+    "loop_characters",
+)
 COLUMNS = ("teacher_a", "teacher_b", "category", "measure", "queries", "mean_a", "mean_b", "difference", "low", "high")
 
 

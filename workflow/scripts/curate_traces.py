@@ -8,6 +8,7 @@ fails names the reason. A dropped trace leaves the other teachers' data alone: p
 ``match_datasets``. No more than a part of the shard's responses is in memory.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,26 +18,36 @@ import pyarrow.compute as pc
 from whichteacher.ledger import Ledger
 from whichteacher.ngrams import token_ngrams
 from whichteacher.places import locate
-from whichteacher.responses import split_response
 from whichteacher.rule import Progress
 from whichteacher.schemas import COLLECTED, CONTAMINATED_RESPONSES, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
+from whichteacher.structure import Fault, foreign_share, loop_characters, structure_fault
 from whichteacher.tables import read_parts, read_table, write_batches
 
 _ATTEMPT = ("query_id", "attempt_id", "attempt", "prompt", "text", "thinking", "answer", "score", "accepted")
 
 
-def structure_fault(turns: Sequence[dict[str, str]], text: str, answer_format: str) -> str | None:
-    """What is wrong with the dialogue that ``text`` completes, None where nothing is.
+def form_fault(
+    row: dict[str, Any], turns: Sequence[dict[str, str]], answer_format: str, settings: dict[str, Any]
+) -> Fault | None:
+    """What the structure filter (``settings``: ``curation.structure``) has against a response, None where nothing."""
+    if fault := structure_fault(turns, row["text"], answer_format, settings["leaks"]):
+        return fault
+    parts = (row["thinking"], row["answer"])
+    if settings["loops"] and (characters := max(map(loop_characters, parts))):
+        return Fault("structure_loop", f"{characters} characters")
+    if settings["max_foreign_share"] is not None:
+        asked = "\n".join(turn["content"] for turn in turns if turn["role"] == "user")
+        if (share := foreign_share(asked, "\n".join(parts))) > settings["max_foreign_share"]:
+            return Fault("structure_foreign_script", f"{share:.3f} > {settings['max_foreign_share']}")
+    return None
 
-    The paper asks for an even number of turns and both segments; user and assistant must also alternate.
-    """
-    roles = [turn["role"] for turn in turns] + ["assistant"]
-    if len(roles) % 2:
-        return "structure_odd_turns"
-    if roles != ["user", "assistant"] * (len(roles) // 2):
-        return "structure_roles"
-    fault = split_response(text, answer_format).fault
-    return f"structure_{fault}" if fault else None
+
+def system_prompt(prompt: str, teacher: dict[str, Any]) -> str:
+    """The system prompt under which a response was made: the teacher's, or that of the release it comes from."""
+    if teacher["engine"] != "dataset":
+        return teacher["system_prompt"]
+    first = json.loads(prompt)[0]  # published dialogues are kept as JSON
+    return first["content"] if first["role"] == "system" else ""
 
 
 def read_accepted(attempts: str, queries: str) -> Iterator[list[tuple[dict[str, Any], dict[str, Any]]]]:
@@ -98,9 +109,9 @@ def main(
         for row, query in pairs:
             tokens = tokenizer.encode(row["text"], add_special_tokens=False)
             value = perplexity.get(row["attempt_id"])
-            fault = structure_fault(query["turns"], row["text"], teacher["answer_format"])
+            fault = form_fault(row, query["turns"], teacher["answer_format"], curation["structure"])
             if fault:
-                ledger.drop(row["query_id"], fault)
+                ledger.drop(row["query_id"], *fault)
             elif limit is not None and value is not None and value > limit:
                 ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.3f} > {limit}")
             elif frequent and (shared := next((n for n in token_ngrams(tokens, size) if n in frequent), None)):
@@ -113,7 +124,7 @@ def main(
                     **query,
                     "attempt_id": row["attempt_id"],
                     "teacher": name,
-                    "system": teacher["system_prompt"],
+                    "system": system_prompt(row["prompt"], teacher),
                     "prompt": row["prompt"],
                     "thinking": row["thinking"],
                     "answer": row["answer"],

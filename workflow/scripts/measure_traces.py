@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from whichteacher.rule import Progress
 from whichteacher.schemas import TRACE_MEASURES, TRACES
+from whichteacher.structure import foreign_share, loop_characters
 from whichteacher.tables import read_parts, write_batches
 from whichteacher.traces import NGRAM, find_answer, repeated_share
 
@@ -20,21 +21,24 @@ from whichteacher.traces import NGRAM, find_answer, repeated_share
 SELF_CORRECTIONS = ("wait", "hmm", "check", "recheck", "verify", "again", "actually", "mistake", "correction")
 
 _SELF_CORRECTION = re.compile(rf"\b(?:{'|'.join(SELF_CORRECTIONS)})\b", re.IGNORECASE)
-_READ = ("query_id", "category", "reference", "reference_type", "thinking", "answer", "teacher")
+_READ = ("query_id", "category", "turns", "reference", "reference_type", "thinking", "answer", "teacher")
 _KEPT = ("attempts", "output_tokens", "perplexity")
 
 
 def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:
     """The measures of one trace (a row of TRACES) that its text holds."""
-    thinking = trace["thinking"]
+    thinking, answer = trace["thinking"], trace["answer"]
+    asked = "\n".join(turn["content"] for turn in trace["turns"] if turn["role"] == "user")
     end = find_answer(thinking, trace["reference"], trace["reference_type"])
     return {
         "thinking_characters": len(thinking),
-        "thinking_answer_ratio": len(thinking) / max(1, len(trace["answer"])),
+        "thinking_answer_ratio": len(thinking) / max(1, len(answer)),
         "answer_position": None if end is None else end / len(thinking),
         "tail_characters": None if end is None else len(thinking) - end,
         "repeated_share": repeated_share(thinking),
         "self_corrections": len(_SELF_CORRECTION.findall(thinking)),
+        "foreign_share": foreign_share(asked, f"{thinking}\n{answer}"),
+        "loop_characters": max(loop_characters(thinking), loop_characters(answer)),
     }
 
 

@@ -699,9 +699,23 @@ class Ngrams(Block):
     tokenizer: ModelRef = Field(description="Whose tokens; also the tokenizer of every length in tables and figures.")
 
 
+class Structure(Block):
+    """What is refused for its form, beside odd turns and missing parts, which always are."""
+
+    leaks: bool = Field(
+        True,
+        description="Drop traces with a template token or another family's thinking tags in the response or an earlier turn.",
+    )
+    max_foreign_share: Probability | None = Field(
+        None, description="Drop traces with a larger share of letters in scripts that their query does not use."
+    )
+    loops: bool = Field(False, description="Drop traces whose thinking or answer ends in a loop.")
+
+
 class Curation(Block):
     """Quality filters, and the datasets built from what passes."""
 
+    structure: Structure = Field(default_factory=Structure, description="Structure filter.")
     perplexity: Perplexity | None = Field(None, description="Perplexity filter; none leaves perplexities empty.")
     ngrams: Ngrams = Field(description="Frequent n-gram filter.")
     contaminated_responses: Literal["measure", "drop"] = Field(

@@ -279,6 +279,8 @@ TRACE_MEASURES = _schema(
     tail_characters=(INT, "null"),  # thinking after that point
     repeated_share=(FLOAT, "null"),  # share of the thinking's word 8-grams seen before in it; None: too short
     self_corrections=INT,
+    foreign_share=FLOAT,  # share of the letters in scripts that the query does not use
+    loop_characters=INT,  # length of the loop that thinking or answer ends in; 0: in none
 )
 
 NGRAM_COUNTS = _schema(ngram=STRING, count=INT)  # the n tokens, joined by spaces
