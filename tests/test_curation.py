@@ -9,17 +9,20 @@ from curate_traces import main as curate_traces
 from curate_traces import system_prompt
 from export_dataset import FILES, card, released_row
 from export_dataset import main as export
+from find_duplicate_traces import main as find_duplicate_traces
 from find_frequent_ngrams import frequent
 from hypothesis import given
 from hypothesis import strategies as st
 from match_datasets import digest_order, match
 from match_datasets import main as match_datasets
 from score_perplexity import batches, perplexities
+from summarise_duplicates import main as summarise_duplicates
 
 from whichteacher.rule import InputError, Progress
 from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
 from whichteacher.tables import write_table
 
+DUPLICATE_TABLES = ("digests", "duplicates", "repeats")
 GOOD = "<think>work</think><answer>1</answer>"
 
 
@@ -96,7 +99,9 @@ def attempt(identifier: str, **changes) -> dict:
     }
 
 
-def curate(folder, attempts: list[dict], perplexity: dict[str, float] | None = None, ngrams=(), **curation) -> dict:
+def curate(
+    folder, attempts: list[dict], perplexity: dict[str, float] | None = None, ngrams=(), duplicates=(), **curation
+) -> dict:
     """What curate_traces writes for the accepted of ``attempts``: its three tables as frames."""
     queries = {row["query_id"]: trace(row["query_id"]) for row in attempts}
     write_table(folder / "queries.parquet", [{n: row[n] for n in QUERIES.names} for row in queries.values()], QUERIES)
@@ -118,6 +123,7 @@ def curate(folder, attempts: list[dict], perplexity: dict[str, float] | None = N
         folder / "queries.parquet",
         [folder / "perplexities.parquet"],
         folder / "ngrams.parquet",
+        list(duplicates),
         outputs,
         "steps/0",
         {"system_prompt": "Think.", "answer_format": "tags", "engine": "vllm"},
@@ -177,6 +183,76 @@ def test_a_shard_without_accepted_attempts_gives_empty_tables(tmp_path):
     found = curate(tmp_path, [attempt("1", accepted=False)])
     assert found["table"].empty and found["dropped"].empty
     assert found["ledger"]["rows"].tolist() == [0, 0]
+
+
+def found_duplicates(folder, *shards: list[dict]) -> dict[str, pd.DataFrame]:
+    """What find_duplicate_traces writes for attempts of one teacher."""
+    paths = [folder / f"attempts{number}.parquet" for number in range(len(shards))]
+    for path, attempts in zip(paths, shards, strict=True):
+        write_table(path, attempts, COLLECTED)
+    outputs = {name: folder / f"{name}.parquet" for name in ("digests", "duplicates", "repeats")}
+    find_duplicate_traces(paths, outputs, "steps")
+    return {name: pd.read_parquet(path) for name, path in outputs.items()}
+
+
+def said(thinking: str, answer: str = "1") -> dict[str, str]:
+    return {"text": f"<think>{thinking}</think><answer>{answer}</answer>", "thinking": thinking, "answer": answer}
+
+
+def test_equal_responses_to_different_queries_are_found_over_all_shards(tmp_path):
+    found = found_duplicates(
+        tmp_path,
+        [attempt("5"), attempt("6", **said("caf\u00e9")), attempt("7", **said("other"))],
+        [
+            attempt("1", accepted=False),  # no trace
+            attempt("2", **said("  work\n")),
+            attempt("3", text="work </think><answer> 1</answer>"),
+            attempt("4", **said("cafe\u0301")),
+        ],
+    )
+    assert found["duplicates"][["query_id", "kept"]].to_numpy().tolist() == [["3", "2"], ["5", "2"], ["6", "4"]]
+    assert sorted(found["digests"]["query_id"]) == ["2", "3", "4", "5", "6", "7"]
+
+
+def test_attempts_that_repeat_an_earlier_one_are_counted(tmp_path):
+    rows = [
+        attempt("1", accepted=False, **said("a", "1")),
+        attempt("1", attempt=1, accepted=False, **said("b", "1")),
+        attempt("1", attempt=2, **said("a", "2")),
+        attempt("2", accepted=False, text="cut", thinking=None, answer=None),
+        attempt("2", attempt=1, accepted=False, text="cut", thinking=None, answer=None),
+        attempt("3", **said("a", "1")),
+    ]
+    found = found_duplicates(tmp_path, [{**row, "attempt_id": str(n)} for n, row in enumerate(rows)])
+    assert found["repeats"].iloc[0].to_dict() == {
+        "teacher": "steps",
+        "later_attempts": 3,
+        "repeated_responses": 1,
+        "repeated_answers": 1,
+    }
+
+
+def test_equal_responses_are_summarised_within_and_between_teachers(tmp_path):
+    found = {}
+    for name, second in (("a", "same"), ("b", "same"), ("c", "other")):
+        (tmp_path / name).mkdir()
+        found_duplicates(tmp_path / name, [attempt("1"), attempt("2", **said(second)), attempt("3")])
+        found[name] = tmp_path / name
+    tables = ({name: path / f"{kind}.parquet" for name, path in found.items()} for kind in DUPLICATE_TABLES)
+    summarise_duplicates(*tables, tmp_path / "duplicates.csv")
+    told = pd.read_csv(tmp_path / "duplicates.csv").fillna({"other": ""}).set_index(["teacher", "other", "measure"])
+    assert told.loc["a", "", "equal_responses"].tolist() == [3, 1, pytest.approx(1 / 3)]
+    assert told.loc["a", "b", "shared_responses"].tolist() == [3, 3, 1]
+    assert told.loc["a", "c", "shared_responses"].tolist() == [3, 2, pytest.approx(2 / 3)]
+
+
+def test_equal_responses_are_dropped_where_that_is_asked(tmp_path):
+    attempts = [attempt("1"), attempt("2"), attempt("3", **said("other"))]
+    assert len(found_duplicates(tmp_path, attempts)["duplicates"]) == 1
+    assert len(curate(tmp_path, attempts)["table"]) == 3
+    found = curate(tmp_path, attempts, duplicates=[tmp_path / "duplicates.parquet"])
+    assert found["table"]["query_id"].tolist() == ["1", "3"]
+    assert found["dropped"][["query_id", "reason", "detail"]].to_numpy().tolist() == [["2", "duplicate_response", "1"]]
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 100))

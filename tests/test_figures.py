@@ -15,6 +15,7 @@ import draw_perplexities
 import draw_scores
 import draw_training_loss
 import draw_verdicts
+import find_duplicate_traces
 import measure_traces
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ import pytest
 import reconcile_ledger
 import study_tables
 import summarise_costs
+import summarise_duplicates
 import summarise_teachers
 import summarise_verdicts
 import write_tables
@@ -111,6 +113,13 @@ def study(tmp_path_factory):
         for teacher in study_tables.TEACHERS
     }
     summarise_teachers.main(collected, queries, measures, statistics / "teachers.csv", CATEGORIES)
+    equal = {kind: {} for kind in ("digests", "duplicates", "repeats")}
+    for teacher, paths in collected.items():
+        outputs = {kind: root / f"curation/{teacher}/{kind}.parquet" for kind in equal}
+        find_duplicate_traces.main(paths, outputs, teacher)
+        for kind, path in outputs.items():
+            equal[kind][teacher] = path
+    summarise_duplicates.main(*equal.values(), statistics / "duplicates.csv")
     prices = {name: {"price_per_million_tokens": None, "price_per_device_hour": 2.0} for name in study_tables.TEACHERS}
     summarise_costs.main(collected, queries, statistics / "costs.csv", CATEGORIES, prices)
     summarise_verdicts.main(
@@ -164,7 +173,7 @@ def _report(study, page, training=True, contamination=None):
         "figures": [study / f"figures/{name}.svg" for name in FIGURES if training or name not in students],
         "files": sorted(study.glob("statistics/*.csv")),
     }
-    names = ("teachers", "costs", "teacher_comparison", "ledger", "scores", "student_comparison")
+    names = ("teachers", "costs", "teacher_comparison", "ledger", "duplicates", "scores", "student_comparison")
     inputs |= {name: study / f"statistics/{name}.csv" for name in names}
     inputs |= {f"audit_{name}": study / f"statistics/{name}.csv" for name in AUDITS}
     inputs |= {name: study / f"tables/{name}.csv" for name in ("table1", "table2")}

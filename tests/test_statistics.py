@@ -178,9 +178,14 @@ def test_repetition_and_self_corrections():
     assert measure_traces.repeated_share(f"{once} {once}") == pytest.approx(2 / 11)
     assert measure_traces.repeated_share("too short") is None
     trace = {"thinking": "Wait, check again: 5", "answer": "5", "reference": "5", "reference_type": "number"}
+    trace["turns"] = [{"role": "user", "content": "What is 2 + 3?"}]
     measured = measure_traces.measure_trace(trace)
     assert measured["self_corrections"] == 3
     assert measured["answer_position"] == 1 and measured["tail_characters"] == 0
+    assert measured["foreign_share"] == measured["loop_characters"] == 0
+    trace |= {"thinking": "\u7b49\u4e00\u4e0b " + "wait " * 60}
+    measured = measure_traces.measure_trace(trace)
+    assert 0 < measured["foreign_share"] < 0.02 and measured["loop_characters"] == 300
 
 
 def test_measures_tell_the_styles_apart(measures):

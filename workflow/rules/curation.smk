@@ -74,12 +74,33 @@ rule find_contaminated_responses:
         "../scripts/find_contaminated_responses.py"
 
 
+rule find_duplicate_traces:
+    input:
+        attempts=_ATTEMPTS,
+        code=code("find_duplicate_traces"),
+    output:
+        digests="<results>/curation/{teacher}/digests.parquet",
+        duplicates="<results>/curation/{teacher}/duplicates.parquet",
+        repeats="<results>/curation/{teacher}/repeats.parquet",
+    log:
+        "<logs>/find_duplicate_traces/{teacher}.log",
+    conda:
+        "../../envs/curation.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000 if STUDY.miniature else 4000,
+        runtime=20 if STUDY.miniature else 6 * 60,
+    script:
+        "../scripts/find_duplicate_traces.py"
+
+
 rule curate_traces:
     input:
         attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
         queries="<results>/corpus/shards/{shard}.parquet",
         perplexities=["<results>/curation/{teacher}/perplexities.parquet"] if STUDY.curation.perplexity else [],
         ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
+        duplicates=["<results>/curation/{teacher}/duplicates.parquet"] if STUDY.curation.drop_duplicates else [],
         contaminated=(
             "<results>/curation/{teacher}/{shard}/contaminated.parquet"
             if STUDY.curation.contaminated_responses == "drop"

@@ -23,7 +23,7 @@ FIGURES = [*STUDENT_FIGURES, *TRACE_FIGURES, *VERDICT_FIGURES, *CORPUS_FIGURES]
 TABLES = ["table1", "table2"] if STUDY.training else []
 AUDITS = ["verdicts", "error_rates", "agreement", "disagreements", "references", "contested"]
 STATISTICS = [
-    *([] if STUDY.audit else ["teachers", "costs", "teacher_comparison"]),
+    *([] if STUDY.audit else ["teachers", "costs", "teacher_comparison", "duplicates"]),
     "ledger",
     *AUDITS,
     *(["scores", "student_comparison"] if STUDY.training else []),
@@ -311,6 +311,7 @@ rule build_report:
         costs=[] if STUDY.audit else "<results>/statistics/costs.csv",
         teacher_comparison=[] if STUDY.audit else "<results>/statistics/teacher_comparison.csv",
         ledger="<results>/statistics/ledger.csv",
+        duplicates=[] if STUDY.audit else "<results>/statistics/duplicates.csv",
         contamination="<results>/corpus/contamination.parquet",
         quoted=(
             collect("<results>/curation/{teacher}/{shard}/contaminated.parquet", teacher=TEACHERS, shard=SHARDS)

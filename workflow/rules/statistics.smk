@@ -170,6 +170,28 @@ if STUDY.training:
             "../scripts/compare_students.py"
 
 
+rule summarise_duplicates:
+    input:
+        digests=collect("<results>/curation/{teacher}/digests.parquet", teacher=TEACHERS),
+        duplicates=collect("<results>/curation/{teacher}/duplicates.parquet", teacher=TEACHERS),
+        repeats=collect("<results>/curation/{teacher}/repeats.parquet", teacher=TEACHERS),
+        code=code("summarise_duplicates"),
+    output:
+        "<results>/statistics/duplicates.csv",
+    log:
+        "<logs>/summarise_duplicates.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        teachers=TEACHERS,
+    script:
+        "../scripts/summarise_duplicates.py"
+
+
 rule reconcile_ledger:
     input:
         ledgers=LEDGERS,

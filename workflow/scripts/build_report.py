@@ -346,6 +346,30 @@ def teacher_comparison(comparison: pd.DataFrame, teachers: Mapping[str, str], ca
     return table(caption, heads, rows, text=(0, 1, 2))
 
 
+#: Measures of equal responses: what is counted, and of what the share is.
+_EQUAL = {
+    "equal_responses": ("traces equal to one of another query", "traces"),
+    "repeated_responses": ("attempts with the response of an earlier one", "attempts after the first"),
+    "repeated_answers": ("attempts with the answer of an earlier one", "attempts after the first"),
+    "shared_responses": ("equal traces of both", "queries that both solved"),
+}
+
+
+def equal_responses(duplicates: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
+    """How much of each teacher's data is there more than once; rows of summarise_duplicates."""
+    rows = []
+    for row in duplicates.to_dict("records"):
+        what, of = _EQUAL[row["measure"]]
+        names = " and ".join(teachers[name] for name in (row["teacher"], row["other"]) if not pd.isna(name))
+        rows.append((names, what, of, number(row["of"]), number(row["found"]), percent(row["share"])))
+    heads = ("Teacher", "What is equal", "Of", "Number of these", "Equal", "Share")
+    caption = (
+        "Equal responses: the same text but for white space and tags. Kept unless curation.drop_duplicates is set, which "
+        "drops all but one of equal traces of different queries."
+    )
+    return table(caption, heads, rows, text=(0, 1, 2))
+
+
 def generation_costs(costs: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
     """What each teacher's traces cost, over all categories and in each."""
     rows = [
@@ -991,6 +1015,7 @@ def build_teachers(
         "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
         "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
         "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
+        "duplicates": equal_responses(pd.read_csv(inputs["duplicates"]), teachers),
         "example": example(dict(zip(teachers, inputs["datasets"], strict=True)), teachers, colours),
     }
 

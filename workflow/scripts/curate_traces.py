@@ -1,8 +1,8 @@
-"""The quality filters of one teacher and shard: structure, perplexity, frequent n-grams (paper section 2.2), and benchmark
-problems in responses.
+"""The quality filters of one teacher and shard: structure, duplicates, perplexity, frequent n-grams, benchmark problems.
 
-Reads the shard's COLLECTED table, its queries, the perplexities, frequent n-grams and, to drop them, the responses that hold a
-benchmark problem which their query does not (CONTAMINATED_RESPONSES); writes TRACES (one row per accepted
+The paper has the first and the two after duplicates (section 2.2); duplicates and responses that hold a benchmark problem are
+dropped where the config asks for it. Reads the shard's COLLECTED table, its queries, the duplicates, perplexities, frequent
+n-grams and the responses that hold a problem (CONTAMINATED_RESPONSES); writes TRACES (one row per accepted
 attempt that passes, by ``query_id``), its ledger and the dropped rows. Filters act in the order above and the first that
 fails names the reason. A dropped trace leaves the other teachers' data alone: parity is the business of
 ``match_datasets``. No more than a part of the shard's responses is in memory.
@@ -19,7 +19,15 @@ from whichteacher.ledger import Ledger
 from whichteacher.ngrams import token_ngrams
 from whichteacher.places import locate
 from whichteacher.rule import Progress
-from whichteacher.schemas import COLLECTED, CONTAMINATED_RESPONSES, NGRAM_COUNTS, PERPLEXITIES, QUERIES, TRACES
+from whichteacher.schemas import (
+    COLLECTED,
+    CONTAMINATED_RESPONSES,
+    DUPLICATE_TRACES,
+    NGRAM_COUNTS,
+    PERPLEXITIES,
+    QUERIES,
+    TRACES,
+)
 from whichteacher.structure import Fault, foreign_share, loop_characters, structure_fault
 from whichteacher.tables import read_parts, read_table, write_batches
 
@@ -82,6 +90,7 @@ def main(
     queries: str,
     perplexities: list[str],
     ngrams: str,
+    duplicates: list[str],
     outputs: dict[str, str],
     scope: str,
     teacher: dict[str, Any],
@@ -98,6 +107,8 @@ def main(
     frequent = {tuple(map(int, text.split())) for text in read_table(ngrams, NGRAM_COUNTS)["ngram"].to_pylist()}
     scored = read_table(perplexities, PERPLEXITIES)
     perplexity = dict(zip(scored["attempt_id"].to_pylist(), scored["perplexity"].to_pylist(), strict=True))
+    stands_for = read_table(duplicates, DUPLICATE_TRACES, ["query_id", "kept"])
+    repeated = dict(zip(stands_for["query_id"].to_pylist(), stands_for["kept"].to_pylist(), strict=True))
     name = scope.split("/")[0]
     limit = ((curation["perplexity"] or {}).get("thresholds") or {}).get(name)
     quoting = quoted_problems(contaminated) if contaminated else {}
@@ -112,6 +123,8 @@ def main(
             fault = form_fault(row, query["turns"], teacher["answer_format"], curation["structure"])
             if fault:
                 ledger.drop(row["query_id"], *fault)
+            elif row["query_id"] in repeated:
+                ledger.drop(row["query_id"], "duplicate_response", repeated[row["query_id"]])
             elif limit is not None and value is not None and value > limit:
                 ledger.drop(row["query_id"], "perplexity_above_threshold", f"{value:.3f} > {limit}")
             elif frequent and (shared := next((n for n in token_ngrams(tokens, size) if n in frequent), None)):
@@ -154,6 +167,7 @@ if "snakemake" in globals():
             snakemake.input.queries,  # noqa: F821
             list(snakemake.input.perplexities),  # noqa: F821
             snakemake.input.ngrams,  # noqa: F821
+            list(snakemake.input.duplicates),  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821
             f"{snakemake.wildcards.teacher}/{snakemake.wildcards.shard}",  # noqa: F821
             snakemake.params.teacher,  # noqa: F821

@@ -716,6 +716,10 @@ class Curation(Block):
     """Quality filters, and the datasets built from what passes."""
 
     structure: Structure = Field(default_factory=Structure, description="Structure filter.")
+    drop_duplicates: bool = Field(
+        False,
+        description="Of equal responses of a teacher to different queries, keep only that to the smallest `query_id`.",
+    )
     perplexity: Perplexity | None = Field(None, description="Perplexity filter; none leaves perplexities empty.")
     ngrams: Ngrams = Field(description="Frequent n-gram filter.")
     contaminated_responses: Literal["measure", "drop"] = Field(

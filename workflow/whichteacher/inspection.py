@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from whichteacher.responses import ANSWER, END_ANSWER, END_THINK, TAGS, THINK, split_response
+from whichteacher.structure import foreign_share, foreign_tag, loop_characters, template_token
 
 #: Faults of a trace, in the order of reports; those of whichteacher.published.ODDITIES come after them.
 FAULTS = {
@@ -22,8 +23,11 @@ FAULTS = {
     "answer_empty": "nothing between the answer tags",
     "text_outside_tags": "text between </think> and <answer>, or after </answer>",
     "tags_repeated": "a tag stands more than once",
-    "tags_in_earlier_turns": "a turn before the response holds thinking or answer tags",
+    "tags_in_earlier_turns": "an earlier turn of the assistant holds thinking or answer tags",
     "template_tokens": "special tokens of a chat template stand in the text",
+    "foreign_tags": "another family's marks of thinking or answer stand in the text",
+    "other_script": "over a tenth of the letters are of a script that the query does not use",
+    "loop": "the response ends in a loop",
 }
 #: Signs that a response was cut off.
 SIGNS = {
@@ -35,13 +39,8 @@ SIGNS = {
     "thinking_unended": "no end of thinking, where most of the release have one",
     "at_length_cap": "exactly as many tokens as many others have and hardly any has nearly: looks like a limit",
 }
-#: Special tokens that chat templates put around turns: ChatML, Llama, DeepSeek, Gemma, Mistral, gpt-oss, ends of text. The
-#: thought marks of OpenThoughts are none of them.
-_TEMPLATE_TOKENS = re.compile(
-    r"<\|(?:im_start|im_end|im_sep|endoftext|end_of_text|begin_of_text|eot_id|eom_id|start_header_id|end_header_id|user|assistant|system"
-    r"|end|start|channel|message|return|python_tag|pad)\|>"
-    r"|<\uff5c[^<>|\uff5c]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>|</s>|<pad>|<unk>"
-)
+#: Share of letters from which another script is a fault.
+_OTHER_SCRIPT = 0.1
 #: A response of fewer words may be a bare value, which ends as it likes.
 _SENTENCE_WORDS = 40
 _CUT_ENDS = frozenset(",;:-+=<&\\([{/_")
@@ -67,10 +66,21 @@ def find_faults(turns: Sequence[dict[str, str]], text: str, conversion: str) -> 
         found.add("thinking_not_opened")
     if any(text.count(tag) > 1 for tag in TAGS):
         found.add("tags_repeated")
-    if any(tag in turn["content"] for turn in turns for tag in TAGS):
+    said = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+    asked = "\n".join(turn["content"] for turn in turns if turn["role"] == "user")
+    if any(tag in content for content in said for tag in TAGS) or any(foreign_tag(content, asked) for content in said):
         found.add("tags_in_earlier_turns")
-    if _TEMPLATE_TOKENS.search(text) or any(_TEMPLATE_TOKENS.search(turn["content"]) for turn in turns):
+    bare = text
+    for tag in TAGS:
+        bare = bare.replace(tag, "\n")
+    if template_token(bare) or any(template_token(turn["content"]) for turn in turns):
         found.add("template_tokens")
+    if foreign_tag(bare, asked):
+        found.add("foreign_tags")
+    if foreign_share(asked, bare) > _OTHER_SCRIPT:
+        found.add("other_script")
+    if loop_characters(text):
+        found.add("loop")
     return [name for name in FAULTS if name in found]
 
 

@@ -264,6 +264,24 @@ TRACES = _schema(
     perplexity=(FLOAT, "null"),
 )
 
+RESPONSE_DIGESTS = _schema(
+    query_id=STRING,
+    response=STRING,  # digest of the accepted response, see find_duplicate_traces
+)
+
+DUPLICATE_TRACES = _schema(
+    query_id=STRING,  # whose accepted response equals
+    kept=STRING,  # that to this query, which comes before it
+    response=STRING,
+)
+
+REPEATS = _schema(
+    teacher=STRING,
+    later_attempts=INT,  # attempts that are not the first at their query
+    repeated_responses=INT,  # of these, with the response of an earlier attempt at the query
+    repeated_answers=INT,  # of these, with the answer part of an earlier attempt at the query
+)
+
 PERPLEXITIES = _schema(attempt_id=STRING, scorer=STRING, scope=STRING, tokens=INT, perplexity=(FLOAT, "null"))
 
 TRACE_MEASURES = _schema(
