@@ -75,13 +75,7 @@ rule summarise_audit:
         "../scripts/summarise_audit.py"
 
 
-def _report(wildcards):
-    if not STUDY.audit:
-        raise WorkflowError("this study audits no published traces: name them in `audit`, as config/audit.yaml does")
-    return "<results>/report.html"
-
-
 rule audit:
     input:
-        _report,
+        audit_report,
     localrule: True

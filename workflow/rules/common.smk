@@ -147,6 +147,13 @@ def imported_traces(wildcards):
     return "<results>/generation/{teacher}/traces/{shard}.parquet" if published else []
 
 
+def audit_report(wildcards):
+    """The report of a study that audits published traces; any other says how to make one."""
+    if not STUDY.audit:
+        raise WorkflowError("this study audits no published traces: name them in `audit`, as config/audit.yaml does")
+    return f"{STUDY.results}/report.html"
+
+
 def teacher_files(wildcards):
     """A local teacher's files: new weights re-run its rounds (and find nothing of the old ones in the store)."""
     teacher = STUDY.teachers[wildcards.teacher]

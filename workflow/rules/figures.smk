@@ -346,7 +346,9 @@ rule build_report:
                 if STUDY.audit
                 else [
                     *_MEASURES,
-                    *collect("<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS),
+                    *collect(
+                        "<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS
+                    ),
                 ]
             ),
         ],

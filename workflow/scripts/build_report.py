@@ -766,7 +766,8 @@ def audit_table(name: str, rows: pd.DataFrame, teachers: Mapping[str, str]) -> T
         return percent(value) if kind == "percent" else number(value)
 
     told = [
-        tuple(cell(column, kind, row[column]) for column, (_, kind) in columns.items()) for row in rows.to_dict("records")
+        tuple(cell(column, kind, row[column]) for column, (_, kind) in columns.items())
+        for row in rows.to_dict("records")
     ]
     text = [place for place, (_, kind) in enumerate(columns.values()) if kind == "text"]
     return table(caption, [head for head, _ in columns.values()], told, text=text)
@@ -851,7 +852,9 @@ def contamination_table(flagged: pd.DataFrame, benchmarks: Mapping[str, str]) ->
     )
 
 
-def quoting_table(quoted: Mapping[str, Sequence[str]], teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
+def quoting_table(
+    quoted: Mapping[str, Sequence[str]], teachers: Mapping[str, str], benchmarks: Mapping[str, str]
+) -> Table:
     """Responses of each teacher that hold a benchmark problem; ``quoted`` are its tables (CONTAMINATED_RESPONSES)."""
     rows = []
     for teacher, files in quoted.items():

@@ -81,7 +81,9 @@ def quoted_problems(contaminated: str) -> dict[str, str]:
         contaminated, CONTAMINATED_RESPONSES, ["attempt_id", "benchmark", "problem_id", "query_flagged"]
     ).to_pylist()
     return {
-        row["attempt_id"]: f"{row['benchmark']}/{row['problem_id']}" for row in reversed(rows) if not row["query_flagged"]
+        row["attempt_id"]: f"{row['benchmark']}/{row['problem_id']}"
+        for row in reversed(rows)
+        if not row["query_flagged"]
     }
 
 

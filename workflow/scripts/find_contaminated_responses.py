@@ -121,7 +121,9 @@ def main(
 
         rows = flagged_responses(told() if problems else (), dialogues, problems, flagged, settings)
         count = write_batches(output, rows, CONTAMINATED_RESPONSES, {"decontaminate": dict(settings)})
-    news = pc.sum(pc.invert(read_table(output, CONTAMINATED_RESPONSES, ["query_flagged"])["query_flagged"])).as_py() or 0
+    news = (
+        pc.sum(pc.invert(read_table(output, CONTAMINATED_RESPONSES, ["query_flagged"])["query_flagged"])).as_py() or 0
+    )
     print(f"{count} quoted problems, {news} of them in responses to queries that hold none")
 
 

@@ -201,7 +201,6 @@ def main(name: str, source: Mapping[str, Any], table: str, ledger: str, dropped:
         counts = Ledger("import_source", name, 0, scratch / "dropped.arrow")
         # How many rows there are is known at the end alone.
         with Progress(f"import_source ({name})", source.get("limit") or 0) as progress:
-
             found = (
                 import_released(released_rows(source), name, source, counts)
                 if source.get("layout")

@@ -166,7 +166,13 @@ def unchecked(
             why = f"{limits['short']} benchmark problems have fewer than {limits['ngram']} words"
             add(name, "all", "short problems in responses", why, own.height)
         if releases[name]["model"] == "unknown":
-            add(name, "all", "which model wrote it", "the configuration does not say, and text does not prove it", own.height)
+            add(
+                name,
+                "all",
+                "which model wrote it",
+                "the configuration does not say, and text does not prove it",
+                own.height,
+            )
     return rows
 
 
@@ -373,7 +379,9 @@ def contamination(traces: pl.DataFrame, flagged: pl.DataFrame, quoted: pl.DataFr
     )
     rows = []
     for kind, found in kinds:
-        counts = found.group_by("release", "benchmark").agg(pl.col("attempt_id").n_unique()).sort("release", "benchmark")
+        counts = (
+            found.group_by("release", "benchmark").agg(pl.col("attempt_id").n_unique()).sort("release", "benchmark")
+        )
         rows += [
             {"release": str(release), "benchmark": benchmark, "kind": kind, "rows": count}
             for release, benchmark, count in counts.iter_rows()

@@ -126,7 +126,8 @@ class Source(Block):
     """Where queries come from."""
 
     path: str | list[str] | None = Field(
-        None, description="Local .jsonl, .jsonl.zst, .csv or .parquet file; give this or `hub`. With `layout` also a list."
+        None,
+        description="Local .jsonl, .jsonl.zst, .csv or .parquet file; give this or `hub`. With `layout` also a list.",
     )
     hub: str | None = Field(None, description="Hub data set id; needs `revision`.")
     revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set.")
@@ -894,7 +895,9 @@ def _trace_files(path: str) -> list[str]:
         return [path]
     if not place.is_dir():
         raise ValueError(f"{path}: no such file: correct the path, which is seen from {Path.cwd()}")
-    within = (file.relative_to(place) for file in place.rglob("*") if file.is_file() and file.name.endswith(TRACE_SUFFIXES))
+    within = (
+        file.relative_to(place) for file in place.rglob("*") if file.is_file() and file.name.endswith(TRACE_SUFFIXES)
+    )
     return sorted(str(Path(path) / file) for file in within)
 
 
@@ -929,8 +932,8 @@ class Releases(Block):
                 }
             folder, within = release.hub, every
             if release.hub is None:
-                common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in every])
-                folder = common if os.path.isabs(every[0]) else _dotted(os.path.relpath(common))
+                common = os.path.commonpath([os.path.normpath(Path(path).absolute().parent) for path in every])
+                folder = common if Path(every[0]).is_absolute() else _dotted(os.path.relpath(common))
                 within = [os.path.relpath(path, common) for path in every]
                 characters += sum(Path(locate(path)).stat().st_size * _growth(path) for path in every)
             teachers[name] = {
@@ -1048,7 +1051,11 @@ def check_config(raw: dict[str, Any], *, folders: bool = True) -> Study:
         study = Study.model_validate(raw)
     except ValidationError as error:
         # What follows from `audit` is missing where that cannot be read, and nobody need be told.
-        told = [problem for problem in error.errors() if not (raw.get("audit") and problem["type"] == "missing" and len(problem["loc"]) == 1)]
+        told = [
+            problem
+            for problem in error.errors()
+            if not (raw.get("audit") and problem["type"] == "missing" and len(problem["loc"]) == 1)
+        ]
         raise ConfigError("\n".join(_line(problem) for problem in told or error.errors())) from None
     missing = _missing_folders(study) if folders else []
     if missing:

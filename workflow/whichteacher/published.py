@@ -10,7 +10,9 @@ A response that is not in the format stays what it is, for verification to judge
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,6 +25,7 @@ from whichteacher.code_tests import code_tests_of
 from whichteacher.responses import ANSWER, END_ANSWER, END_THINK, TAGS, THINK, join_response, split_response
 from whichteacher.rows import Fault, Turns, answer_of, constraints_of, decoded, file_rows, printable, text_of, turns_of
 from whichteacher.rule import InputError
+from whichteacher.verifiers.constraints import CHECKS
 
 #: OpenThoughts-114k's marks, by the tag that takes their place.
 _MARKERS = {
@@ -165,10 +168,26 @@ def _references(values: Mapping[str, Any], found: list[dict[str, Any]], turns: T
     return References(**read, places=tuple(where), fault=fault)
 
 
+def _known_constraints(value: Any) -> str | None:
+    """:func:`constraints_of`, only of instructions that the verifier knows: others would end its job, and a release has what it
+    has."""
+    text = constraints_of(value)
+    if text is not None:
+        read = json.loads(text)
+        for name, arguments in zip(read["instruction_id_list"], read["kwargs"], strict=True):
+            if name not in CHECKS:
+                raise Fault("wrong_constraints", f"no instruction of IFEval: {name!r}")
+            try:
+                inspect.signature(CHECKS[name]).bind("", **arguments)
+            except TypeError as error:
+                raise Fault("wrong_constraints", f"{name}: {error}") from None
+    return text
+
+
 _REFERENCE_READERS: dict[str, Callable[[Any], str | None]] = {
     "answer": answer_of,
     "tests": code_tests_of,
-    "constraints": constraints_of,
+    "constraints": _known_constraints,
 }
 
 
@@ -332,7 +351,9 @@ def layout_of(path: Path, name: str, layout: str) -> Detection:
             f"columns are: {there}; bring it to one of these, or set the layout"
         )
     layout = max(votes, key=lambda found: (votes[found], found))
-    return Detection(layout, f"{_counted('', signs)} of the first {sampled} rows; {_counted('references: ', references)}")
+    return Detection(
+        layout, f"{_counted('', signs)} of the first {sampled} rows; {_counted('references: ', references)}"
+    )
 
 
 def _look_of(values: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -357,4 +378,6 @@ def _look_of(values: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _counted(before: str, counts: Mapping[str, int]) -> str:
     """Counts in words, the most frequent first."""
-    return before + ", ".join(f"{count} {what}" for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return before + ", ".join(
+        f"{count} {what}" for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
