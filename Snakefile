@@ -26,6 +26,7 @@ if STUDY.teachers:
     include: "workflow/rules/verification.smk"
     include: "workflow/rules/planning.smk"
     include: "workflow/rules/curation.smk"
+    include: "workflow/rules/audit.smk"
     include: "workflow/rules/statistics.smk"
     include: "workflow/rules/training.smk"
 

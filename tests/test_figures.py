@@ -180,6 +180,7 @@ def study(tmp_path_factory):
 def _report(study, page, training=True, contamination=None):
     config = {
         "study": "made_up",
+        "audit": None,
         "miniature": {"seed": 1} if training else None,
         "teachers": study_tables.TEACHERS,
         "curation": {
@@ -199,6 +200,7 @@ def _report(study, page, training=True, contamination=None):
         "planted": study / "miniature/planted.json",
         "collected": sorted(study.glob("verification/*/*/attempts.parquet")),
         "datasets": [study / f"datasets/{study_tables.CONTROL}/{teacher}.parquet" for teacher in study_tables.TEACHERS],
+        "quoted": [],
         "summaries": sorted(study.glob("training/*/*/*/summary.json")),
         "figures": [study / f"figures/{name}.svg" for name in FIGURES if training or name not in students],
         "files": sorted(study.glob("statistics/*.csv")),

@@ -103,12 +103,13 @@ def write_shards(folder, dialogues, count=1):
 
 def load(tmp_path, shards, layout="am", folder="release", out="out"):
     """Import ``folder``: the tables of all shards, the ledger as {reason: rows}, and the dropped rows."""
-    traces = {"traces": str(tmp_path / folder), "traces_revision": None, "traces_layout": layout}
+    traces = {"traces": str(tmp_path / folder), "traces_revision": None, "traces_files": None, "traces_layout": layout}
     place = tmp_path / out
     tables = [str(place / f"{number}.parquet") for number in range(len(shards))]
-    counts, dropped = str(place / "t.ledger.parquet"), str(place / "t.dropped.parquet")
-    import_traces.main("t", shards, traces, TOKENIZER, tables, counts, dropped)
-    assert sorted(path.name for path in place.iterdir()) == sorted(Path(p).name for p in [*tables, counts, dropped])
+    outputs = [str(place / f"t.{kind}.parquet") for kind in ("layouts", "ledger", "dropped")]
+    counts, dropped = outputs[1:]
+    import_traces.main("t", shards, traces, TOKENIZER, tables, *outputs)
+    assert sorted(path.name for path in place.iterdir()) == sorted(Path(p).name for p in [*tables, *outputs])
     found = read_frame(counts, LEDGER)
     assert set(found["step"]) == {"import_traces"} and set(found["scope"]) == {"t"}
     return (

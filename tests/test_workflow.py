@@ -50,7 +50,8 @@ EXPECTED = {
     "config.yaml": {"train_student": 6, "evaluate_student": 9, "generate_responses": 6, "import_source": 6},
     "test.yaml": {"train_student": 3, "evaluate_student": 4, "generate_responses": 6, "import_source": 6},
     "paper.yaml": {"train_student": 3, "evaluate_student": 3, "generate_responses": 768, "import_source": 38},
-    "released.yaml": {"generate_responses": 32, "import_source": 6, "import_traces": 2},
+    "released.yaml": {"generate_responses": 128, "inspect_traces": 128, "import_source": 12, "import_traces": 2},
+    "audit.yaml": {"generate_responses": 1, "inspect_traces": 1, "import_source": 1, "import_traces": 1},
     "reference.yaml": {"import_benchmark": 4, "evaluate_student": 1, "score_samples": 4, "score_models": 1},
 }
 
@@ -62,8 +63,8 @@ def test_shipped_configurations_plan_their_whole_study(plans, name):
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", told, re.M)}
     assert EXPECTED[name].items() <= jobs.items()
     assert jobs.get("build_report") == (None if name == "reference.yaml" else 1)
-    if name == "released.yaml":
-        assert not {"train_student", "evaluate_student", "score_perplexity"} & set(jobs)
+    if name in ("released.yaml", "audit.yaml"):
+        assert not {"train_student", "evaluate_student", "score_perplexity", "curate_traces"} & set(jobs)
 
 
 def test_no_job_depends_on_where_the_project_lies():

@@ -152,13 +152,24 @@ def pilot_verdicts_before(wildcards):
 def trace_files(wildcards):
     """The files of published traces that lie in a local folder."""
     teacher = STUDY.teachers[wildcards.teacher]
-    return [] if teacher.traces_revision else folder_files(teacher.traces)
+    if teacher.traces_revision:
+        return []
+    if teacher.traces_files is None:
+        return folder_files(teacher.traces)
+    return [from_here(Path(locate(teacher.traces)) / name) for name in teacher.traces_files]
 
 
 def imported_traces(wildcards):
     """The published traces of a shard, for a teacher that has some."""
     published = STUDY.teachers[wildcards.teacher].engine == "dataset"
     return "<results>/generation/{teacher}/traces/{shard}.parquet" if published else []
+
+
+def audit_report(wildcards):
+    """The report of a study that audits published traces; any other says how to make one."""
+    if not STUDY.audit:
+        raise WorkflowError("this study audits no published traces: name them in `audit`, as config/audit.yaml does")
+    return f"{STUDY.results}/report.html"
 
 
 def teacher_files(wildcards):

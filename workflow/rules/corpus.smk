@@ -11,7 +11,7 @@ if STUDY.miniature:
     MADE_SOURCES = {
         name: source
         for name, source in SOURCES.items()
-        if source.path and source.path.startswith(f"{STUDY.results}/miniature/sources/")
+        if any(path.startswith(f"{STUDY.results}/miniature/sources/") for path in source.files)
     }
 
     rule make_miniature_corpus:
@@ -58,7 +58,7 @@ if STUDY.miniature:
 
 rule import_source:
     input:
-        file=lambda wildcards: SOURCES[wildcards.source].path or [],
+        file=lambda wildcards: [from_here(Path(locate(path))) for path in SOURCES[wildcards.source].files],
         code=code("import_source"),
     output:
         table="<results>/corpus/imported/{source}.parquet",

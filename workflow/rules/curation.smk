@@ -147,6 +147,29 @@ rule find_frequent_ngrams:
         "../scripts/find_frequent_ngrams.py"
 
 
+rule find_contaminated_responses:
+    input:
+        attempts="<results>/verification/{teacher}/{shard}/attempts.parquet",
+        shard="<results>/corpus/shards/{shard}.parquet",
+        contamination="<results>/corpus/contamination.parquet",
+        benchmarks=expand("<results>/corpus/benchmarks/{benchmark}.parquet", benchmark=BENCHMARK_BLOCKS),
+        code=code("find_contaminated_responses"),
+    output:
+        table="<results>/curation/{teacher}/{shard}/contaminated.parquet",
+    log:
+        "<logs>/find_contaminated_responses/{teacher}/{shard}.log",
+    conda:
+        "../../envs/corpus.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        decontaminate=settings(STUDY.corpus.decontaminate),
+    script:
+        "../scripts/find_contaminated_responses.py"
+
+
 rule find_duplicate_traces:
     input:
         attempts=_ATTEMPTS,
@@ -180,6 +203,11 @@ rule curate_traces:
         ngrams="<results>/curation/{teacher}/frequent_ngrams.parquet",
         tokenizer=_TOKENIZER,
         duplicates=["<results>/curation/{teacher}/duplicates.parquet"] if STUDY.curation.drop_duplicates else [],
+        contaminated=(
+            "<results>/curation/{teacher}/{shard}/contaminated.parquet"
+            if STUDY.curation.contaminated_responses == "drop"
+            else []
+        ),
         code=code("curate_traces"),
     output:
         table="<results>/curation/{teacher}/{shard}/traces.parquet",

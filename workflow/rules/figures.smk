@@ -14,7 +14,8 @@ SHOWN = STUDY.curation.controls[0]
 _MEASURES = collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS)
 _DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SHOWN, teacher=TEACHERS)
 
-TRACE_FIGURES = ["category_shares", "length_histogram", "lengths", "perplexities"]
+# An audit shows traces as they were published, not what curation makes of them.
+TRACE_FIGURES = [] if STUDY.audit else ["category_shares", "length_histogram", "lengths", "perplexities"]
 CORPUS_FIGURES = ["ledger", "contamination"]
 VERDICT_FIGURES = ["verdicts", "thresholds"]
 STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training else []
@@ -31,12 +32,8 @@ AUDITS = [
     "score_quantiles",
 ]
 STATISTICS = [
-    "teachers",
-    "costs",
-    "perplexities",
-    "teacher_comparison",
+    *([] if STUDY.audit else ["teachers", "costs", "perplexities", "teacher_comparison", "duplicates"]),
     "ledger",
-    "duplicates",
     *AUDITS,
     *(["scores", "student_comparison"] if STUDY.training else []),
     *(["model_scores"] if EVALUATED else []),
@@ -347,17 +344,23 @@ rule build_report:
         **{f"audit_{name}": f"<results>/statistics/{name}.csv" for name in AUDITS},
         template=from_here(WORKFLOW / "report" / "report.html.j2"),
         css=from_here(WORKFLOW / "report" / "report.css"),
-        teachers="<results>/statistics/teachers.csv",
-        costs="<results>/statistics/costs.csv",
-        teacher_comparison="<results>/statistics/teacher_comparison.csv",
-        perplexities="<results>/statistics/perplexities.csv",
+        found=collect("<results>/statistics/audit/{table}.csv", table=AUDIT_TABLES) if STUDY.audit else [],
+        teachers=[] if STUDY.audit else "<results>/statistics/teachers.csv",
+        costs=[] if STUDY.audit else "<results>/statistics/costs.csv",
+        teacher_comparison=[] if STUDY.audit else "<results>/statistics/teacher_comparison.csv",
+        perplexities=[] if STUDY.audit else "<results>/statistics/perplexities.csv",
         ledger="<results>/statistics/ledger.csv",
-        duplicates="<results>/statistics/duplicates.csv",
+        duplicates=[] if STUDY.audit else "<results>/statistics/duplicates.csv",
         contamination="<results>/corpus/contamination.parquet",
+        quoted=(
+            collect("<results>/curation/{teacher}/{shard}/contaminated.parquet", teacher=TEACHERS, shard=SHARDS)
+            if BENCHMARK_BLOCKS and not STUDY.audit
+            else []
+        ),
         queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
         planted="<results>/miniature/planted.json" if STUDY.miniature else [],
         collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
-        datasets=_DATASETS,
+        datasets=[] if STUDY.audit else _DATASETS,
         scores="<results>/statistics/scores.csv" if STUDY.training else [],
         model_scores="<results>/statistics/model_scores.csv" if EVALUATED else [],
         student_comparison="<results>/statistics/student_comparison.csv" if STUDY.training else [],
@@ -378,8 +381,16 @@ rule build_report:
         files=[
             *collect("<results>/statistics/{name}.csv", name=STATISTICS),
             *collect("<results>/tables/{name}.{kind}", name=TABLES, kind=["csv", "md"]),
-            *_MEASURES,
-            *collect("<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS),
+            *(
+                collect("<results>/statistics/audit/{table}.csv", table=AUDIT_TABLES)
+                if STUDY.audit
+                else [
+                    *_MEASURES,
+                    *collect(
+                        "<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS
+                    ),
+                ]
+            ),
         ],
         code=code("build_report"),
     output:

@@ -11,6 +11,7 @@ rule import_traces:
         code=code("import_traces"),
     output:
         tables=expand("<results>/generation/{{teacher}}/traces/{shard}.parquet", shard=SHARDS),
+        layouts="<results>/generation/{teacher}/traces.layouts.parquet",
         ledger="<results>/generation/{teacher}/traces.ledger.parquet",
         dropped="<results>/generation/{teacher}/traces.dropped.parquet",
     log:
@@ -23,7 +24,7 @@ rule import_traces:
         runtime=24 * 60,
     params:
         traces=lambda wildcards: STUDY.teachers[wildcards.teacher].model_dump(
-            include={"traces", "traces_revision", "traces_layout"}
+            include={"traces", "traces_revision", "traces_files", "traces_layout"}
         ),
         tokenizer=settings(STUDY.curation.ngrams.tokenizer),
     script:

@@ -12,13 +12,16 @@ LEDGERS = [
         teacher=[name for name, teacher in STUDY.teachers.items() if teacher.engine == "dataset"],
     ),
     *collect("<results>/verification/{teacher}/{shard}/attempts.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
-    *collect("<results>/curation/{teacher}/{shard}/traces.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
-    *collect(
-        "<results>/datasets/{control}/{teacher}.ledger.parquet",
-        control=STUDY.curation.controls,
-        teacher=TEACHERS,
-    ),
 ]
+if not STUDY.audit:
+    LEDGERS += [
+        *collect("<results>/curation/{teacher}/{shard}/traces.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
+        *collect(
+            "<results>/datasets/{control}/{teacher}.ledger.parquet",
+            control=STUDY.curation.controls,
+            teacher=TEACHERS,
+        ),
+    ]
 
 
 rule measure_traces:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from whichteacher.outcomes import ALL, by_teacher
 from whichteacher.plotting import PAPER, PAPER_LABELS, THIS_RUN
-from whichteacher.schemas import COLLECTED, CONTAMINATION, QUERIES, TRACES
+from whichteacher.schemas import COLLECTED, CONTAMINATED_RESPONSES, CONTAMINATION, QUERIES, TRACES
 from whichteacher.tables import read_frame, read_table, versions, write_text
 from whichteacher.traces import find_answer
 
@@ -689,6 +689,237 @@ def build_verdicts(inputs: Mapping[str, Any], teachers: Mapping[str, str]) -> di
     }
 
 
+# --- audit -----------------------------------------------------------------------------------------------------------
+
+#: The tables of an audit: caption, then per column of the CSV its head and how it is shown ("text", "number" or "percent").
+_AUDIT_TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "releases": (
+        "What was read",
+        {
+            "release": ("Release", "text"),
+            "files": ("Files", "number"),
+            "rows": ("Rows", "number"),
+            "unreadable": ("Not usable", "number"),
+            "repeated": ("Repeated answers", "number"),
+            "traces": ("Traces", "number"),
+            "queries": ("Different queries", "number"),
+            "tokens": ("Tokens", "number"),
+        },
+    ),
+    "layouts": (
+        "Layout of each file, and why it was taken for that",
+        {
+            "release": ("Release", "text"),
+            "file": ("File", "text"),
+            "layout": ("Layout", "text"),
+            "rows": ("Rows", "number"),
+            "unreadable": ("Unreadable", "number"),
+            "why": ("Why", "text"),
+        },
+    ),
+    "unchecked": (
+        "What could not be checked here, and why",
+        {
+            "release": ("Release", "text"),
+            "category": ("Kind", "text"),
+            "what": ("Not checked", "text"),
+            "why": ("Why", "text"),
+            "rows": ("Rows", "number"),
+        },
+    ),
+    "verification": (
+        "The publisher’s verdict (rows) against ours (columns); agreement: of those that both decided",
+        {
+            "release": ("Release", "text"),
+            "category": ("Kind", "text"),
+            "published": ("Published", "text"),
+            "pass": ("We pass", "number"),
+            "fail": ("We fail", "number"),
+            "unknown": ("Undecided", "number"),
+            "agreement": ("Agreement", "percent"),
+        },
+    ),
+    "faults": (
+        "Faults of the text and its fields",
+        {
+            "release": ("Release", "text"),
+            "category": ("Kind", "text"),
+            "fault": ("Fault", "text"),
+            "meaning": ("That is", "text"),
+            "rows": ("Traces", "number"),
+            "share": ("Share", "percent"),
+            "example": ("For example", "text"),
+        },
+    ),
+    "systems": (
+        "System messages: how many different ones, and the most frequent",
+        {
+            "release": ("Release", "text"),
+            "different": ("Different", "number"),
+            "system": ("Message", "text"),
+            "rows": ("Traces", "number"),
+            "share": ("Share", "percent"),
+        },
+    ),
+    "truncation": (
+        "Responses that were cut off, or are suspected to be",
+        {
+            "release": ("Release", "text"),
+            "category": ("Kind", "text"),
+            "sign": ("Sign", "text"),
+            "meaning": ("That is", "text"),
+            "rows": ("Traces", "number"),
+            "share": ("Share", "percent"),
+            "example": ("For example", "text"),
+        },
+    ),
+    "lengths": (
+        "Tokens per response",
+        {
+            "release": ("Release", "text"),
+            "category": ("Kind", "text"),
+            "traces": ("Traces", "number"),
+            "mean": ("Mean", "number"),
+            "p1": ("1 %", "number"),
+            "p5": ("5 %", "number"),
+            "p25": ("25 %", "number"),
+            "p50": ("Median", "number"),
+            "p75": ("75 %", "number"),
+            "p95": ("95 %", "number"),
+            "p99": ("99 %", "number"),
+            "max": ("Longest", "number"),
+        },
+    ),
+    "repetition": (
+        "Repetition: share of a response’s word 8-grams that stood before in it",
+        {
+            "release": ("Release", "text"),
+            "category": ("Kind", "text"),
+            "traces": ("Traces", "number"),
+            "median": ("Median", "percent"),
+            "above_0.3": ("Above 30 %", "number"),
+            "above_0.5": ("Above 50 %", "number"),
+            "above_0.8": ("Above 80 %", "number"),
+            "worst": ("Most", "percent"),
+            "example": ("There", "text"),
+        },
+    ),
+    "duplicates": (
+        "Duplicates",
+        {
+            "release": ("Release", "text"),
+            "kind": ("Kind", "text"),
+            "rows": ("Count", "number"),
+            "example": ("For example", "text"),
+        },
+    ),
+    "duplicate_pairs": (
+        "Nearly equal queries, the least alike first",
+        {"similarity": ("Similarity", "percent"), "query": ("Query of", "text"), "like": ("is like that of", "text")},
+    ),
+    "contamination": (
+        "Benchmark problems in queries and responses",
+        {
+            "release": ("Release", "text"),
+            "benchmark": ("Benchmark", "text"),
+            "kind": ("What", "text"),
+            "rows": ("Count", "number"),
+        },
+    ),
+    "shared": (
+        "Two releases on the queries that both answer; decided: by rule for both",
+        {
+            "first": ("First", "text"),
+            "second": ("Second", "text"),
+            "queries": ("Shared queries", "number"),
+            "decided": ("Decided", "number"),
+            "both_pass": ("Both right", "number"),
+            "first_only": ("First alone", "number"),
+            "second_only": ("Second alone", "number"),
+            "neither": ("Neither", "number"),
+            "tokens_first": ("Median tokens, first", "number"),
+            "tokens_second": ("Second", "number"),
+        },
+    ),
+    "licences": (
+        "Licences, as the configuration names them; a query of several releases counts once",
+        {
+            "release": ("Release", "text"),
+            "category": ("Kind", "text"),
+            "licence": ("Licence", "text"),
+            "queries": ("Queries", "number"),
+        },
+    ),
+}
+#: Columns that name a release, and show its label.
+_OF_RELEASE = ("release", "first", "second")
+
+
+def audit_table(name: str, rows: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
+    """One table of the audit for the template."""
+    caption, columns = _AUDIT_TABLES[name]
+
+    def cell(column: str, kind: str, value: Any) -> str:
+        if column in _OF_RELEASE:
+            return teachers[value]
+        if kind == "text":
+            return "–" if pd.isna(value) else str(value).replace("_", " ") if column == "category" else str(value)
+        return percent(value) if kind == "percent" else number(value)
+
+    told = [
+        tuple(cell(column, kind, row[column]) for column, (_, kind) in columns.items())
+        for row in rows.to_dict("records")
+    ]
+    text = [place for place, (_, kind) in enumerate(columns.values()) if kind == "text"]
+    return table(caption, [head for head, _ in columns.values()], told, text=text)
+
+
+def build_audit(files: Sequence[str], teachers: Mapping[str, str]) -> dict[str, Any]:
+    """The section about published traces, from the tables of summarise_audit."""
+    frames = {Path(path).stem: pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in files}
+    verified, quoted = frames["verification"], frames["quotations"]
+    whole = verified[verified["category"] == ALL] if (verified["category"] == ALL).any() else verified
+    decided = whole[whole["published"] != "no score"]
+    return {
+        "tables": {name: audit_table(name, frames[name], teachers) for name in _AUDIT_TABLES},
+        "traces": number(frames["releases"]["traces"].sum()),
+        "checked": number(verified.loc[verified["category"] != ALL, ["pass", "fail"]].to_numpy().sum()),
+        "against": number(_off_diagonal(verified)),
+        "scored": bool(len(decided)),
+        "quoted": len(quoted),
+        "disagreements": [
+            {
+                "release": teachers[row["release"]],
+                "kind": row["kind"],
+                "place": row["location"],
+                "told": f"published score {row['published_score']:g}, our reason: {row['reason']}",
+                "reference": row["reference"],
+                "answer": row["answer"],
+            }
+            for row in frames["disagreements"].fillna({"reference": "–", "answer": "–"}).to_dict("records")
+        ],
+        "quotations": [
+            {
+                "release": teachers[row["release"]],
+                "place": f"{row['benchmark']}, {row['problem_id']}",
+                "location": row["location"],
+                "share": percent(row["share"]),
+                "query_share": percent(row["query_share"]),
+                "quotation": row["quotation"],
+                "problem": row["problem"],
+            }
+            for row in quoted.fillna({"quotation": "–"}).to_dict("records")
+        ],
+    }
+
+
+def _off_diagonal(verified: pd.DataFrame) -> int:
+    """Traces on which the publisher and we say opposite things."""
+    apart = verified[verified["category"] != ALL]
+    passed, failed = apart[apart["published"] == "pass"], apart[apart["published"] == "fail"]
+    return int(passed["fail"].sum() + failed["pass"].sum())
+
+
 # --- corpus ----------------------------------------------------------------------------------------------------------
 
 
@@ -720,6 +951,21 @@ def contamination_table(flagged: pd.DataFrame, benchmarks: Mapping[str, str]) ->
     return table(
         "Queries close to a benchmark problem", ("Benchmark", "Method", "Flagged", "Dropped"), rows, text=(0, 1)
     )
+
+
+def quoting_table(
+    quoted: Mapping[str, Sequence[str]], teachers: Mapping[str, str], benchmarks: Mapping[str, str]
+) -> Table:
+    """Responses of each teacher that hold a benchmark problem; ``quoted`` are its tables (CONTAMINATED_RESPONSES)."""
+    rows = []
+    for teacher, files in quoted.items():
+        found = read_frame(files, CONTAMINATED_RESPONSES, ["attempt_id", "benchmark", "query_flagged"])
+        for benchmark, group in found.groupby("benchmark"):
+            known = group.loc[group["query_flagged"], "attempt_id"].nunique()
+            told = number(group["attempt_id"].nunique() - known)
+            rows.append((teachers[teacher], benchmarks.get(benchmark, benchmark), told, number(known)))
+    heads = ("Teacher", "Benchmark", "Their query does not", "Their query does")
+    return table("Responses that hold a benchmark problem, by whether their query holds one", heads, rows, text=(0, 1))
 
 
 def cut(text: str) -> str:
@@ -791,39 +1037,21 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
     """Everything the template shows. ``inputs`` are the rule's inputs by name, ``folder`` is where the page will lie."""
     teachers = {name: teacher["label"] for name, teacher in study["teachers"].items()}
     colours = {name: teacher["colour"] for name, teacher in study["teachers"].items()}
-    summary = pd.read_csv(inputs["teachers"])
-    comparison = pd.read_csv(inputs["teacher_comparison"])
-    everything = comparison["category"] == ALL
     about = [name for name in CONTAMINATION.names if name not in ("query", "problem")]
     flagged = read_frame(inputs["contamination"], CONTAMINATION, about)
     pictures = {Path(svg).stem: figure(Path(svg).stem, svg, folder) for svg in inputs["figures"]}
     benchmarks = study["evaluation"]["benchmarks"] if study["evaluation"] else {}
     labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
-    alpha = 1 - study["statistics"]["confidence"]
-    compared = "Paired differences over queries, with intervals. Bold where the interval excludes zero and p after Holm agrees."
-    measured = "Solved queries, lengths (tokens) and perplexity of the verified traces; length by difficulty: rank correlation."
-    perplexity = study["curation"]["perplexity"]
-    scorers = list(perplexity["scorers"]) if perplexity else []
-    if scorers:
-        model = perplexity["scorers"][scorers[0]]["model"]
-        pictures["perplexities"]["caption"] += f" This run’s scorer is {scorers[0]} ({model})."
     page = {
         "study": study["study"],
         "miniature": study["miniature"] is not None,
         "trained": study["training"] is not None,
         "teachers": teachers,
-        "queries": number(summary.loc[summary["category"] == ALL, "queries"].max()),
+        "audit": build_audit(inputs["found"], teachers) if study["audit"] else None,
         "figures": [pictures[name] for name in FIGURES if name in pictures and name not in _APART],
-        "summary": teacher_summary(summary[summary["category"] == ALL], teachers, measured),
-        "summary_by_category": teacher_summary(summary[summary["category"] != ALL], teachers, measured),
-        "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
-        "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
-        "perplexities": perplexity_table(pd.read_csv(inputs["perplexities"]), teachers, _PERPLEXITIES)
-        if scorers
-        else None,
-        "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
-        "duplicates": equal_responses(pd.read_csv(inputs["duplicates"]), teachers),
+        "costs": None,
         "training": None,
+        "example": None,
         "judged": pictures["verdicts"],
         "thresholds": pictures["thresholds"],
         "verdicts": build_verdicts(inputs, teachers),
@@ -832,21 +1060,33 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "sweep": pictures["contamination"],
         "contamination": contamination_table(flagged, labels),
         "pairs": contamination_pairs(inputs["contamination"], flagged, labels),
+        "quoting": quoting_table(by_teacher(list(teachers), inputs["quoted"]), teachers, labels),
         "all_pairs": Path(os.path.relpath(inputs["contamination"], folder)).as_posix(),
         "planted": None,
-        "example": example(dict(zip(teachers, inputs["datasets"], strict=True)), teachers, colours),
         "engines": engines(by_teacher(list(teachers), inputs["collected"]), teachers),
         "versions": ", ".join(f"{name} {version}" for name, version in versions(*_PACKAGES).items()),
         "configuration": json.dumps(study, indent=2, ensure_ascii=False),
         "files": sorted({Path(os.path.relpath(path, folder)).as_posix() for path in inputs["files"]}),
     }
+    if not study["audit"]:
+        page |= build_teachers(inputs, study, teachers, colours, pictures)
     if study["miniature"]:
         planted = json.loads(Path(inputs["planted"]).read_text(encoding="utf-8"))
         page["planted"] = planted_faults(planted, inputs["queries"])
     if page["trained"]:
         page |= build_students(inputs, study, teachers, colours, benchmarks, pictures)
-    optional = {"finding": page["trained"], "tables": page["trained"], "traces": page["example"] is not None}
+    compared = not study["audit"]
+    optional = {
+        "audit": not compared,
+        "finding": page["trained"],
+        "tables": page["trained"],
+        "figures": compared,
+        "teachers": compared,
+        "traces": page["example"] is not None,
+        "costs": compared,
+    }
     names = {
+        "audit": "Audit",
         "finding": "Finding",
         "tables": "Scores",
         "figures": "Figures",
@@ -861,6 +1101,40 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
     }
     page["sections"] = [(anchor, name) for anchor, name in names.items() if optional.get(anchor, True)]
     return page
+
+
+def build_teachers(
+    inputs: Mapping[str, Any],
+    study: Mapping[str, Any],
+    teachers: Mapping[str, str],
+    colours: Mapping[str, str],
+    pictures: Mapping[str, dict[str, str]],
+) -> dict[str, Any]:
+    """The part of the page that compares teachers and shows what they cost."""
+    perplexity = study["curation"]["perplexity"]
+    scorers = list(perplexity["scorers"]) if perplexity else []
+    if scorers:
+        model = perplexity["scorers"][scorers[0]]["model"]
+        pictures["perplexities"]["caption"] += f" This run’s scorer is {scorers[0]} ({model})."
+    summary = pd.read_csv(inputs["teachers"])
+    comparison = pd.read_csv(inputs["teacher_comparison"])
+    everything = comparison["category"] == ALL
+    alpha = 1 - study["statistics"]["confidence"]
+    compared = "Paired differences over queries, with intervals. Bold where the interval excludes zero and p after Holm agrees."
+    measured = "Solved queries, lengths (tokens) and perplexity of the verified traces; length by difficulty: rank correlation."
+    return {
+        "queries": number(summary.loc[summary["category"] == ALL, "queries"].max()),
+        "summary": teacher_summary(summary[summary["category"] == ALL], teachers, measured),
+        "summary_by_category": teacher_summary(summary[summary["category"] != ALL], teachers, measured),
+        "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
+        "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
+        "perplexities": perplexity_table(pd.read_csv(inputs["perplexities"]), teachers, _PERPLEXITIES)
+        if scorers
+        else None,
+        "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
+        "duplicates": equal_responses(pd.read_csv(inputs["duplicates"]), teachers),
+        "example": example(dict(zip(teachers, inputs["datasets"], strict=True)), teachers, colours),
+    }
 
 
 def build_students(

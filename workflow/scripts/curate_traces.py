@@ -1,7 +1,9 @@
-"""The quality filters of one teacher and shard: structure, duplicates, perplexity, repetition, frequent n-grams.
+"""The quality filters of one teacher and shard: structure, duplicates, perplexity, repetition, quoted
+benchmark problems, frequent n-grams.
 
-The paper has the first and the last two (section 2.2); duplicates are dropped where the config asks for it. Reads the
-shard's COLLECTED table, its queries, the duplicates, perplexities and frequent n-grams; writes TRACES (one row per accepted
+The paper has the first and the two after duplicates (section 2.2); duplicates and responses that hold a benchmark problem are
+dropped where the config asks for it. Reads the shard's COLLECTED table, its queries, the duplicates, perplexities, frequent
+n-grams and the responses that hold a problem (CONTAMINATED_RESPONSES); writes TRACES (one row per accepted
 attempt that passes, by ``query_id``), its ledger and the dropped rows. Filters act in the order above and the first that
 fails names the reason. A dropped trace leaves the other teachers' data alone: parity is the business of
 ``match_datasets``. No more than a part of the shard's responses is in memory.
@@ -22,7 +24,14 @@ from whichteacher.perplexity import read_limit, read_perplexities
 from whichteacher.repetition import find_repeat
 from whichteacher.responses import split_response
 from whichteacher.rule import Progress
-from whichteacher.schemas import COLLECTED, DUPLICATE_TRACES, NGRAM_COUNTS, QUERIES, TRACES
+from whichteacher.schemas import (
+    COLLECTED,
+    CONTAMINATED_RESPONSES,
+    DUPLICATE_TRACES,
+    NGRAM_COUNTS,
+    QUERIES,
+    TRACES,
+)
 from whichteacher.structure import Fault, foreign_share, loop_characters, structure_fault
 from whichteacher.tables import read_parts, read_table, write_batches
 from whichteacher.tokens import Tokenizer, load_tokenizer
@@ -83,6 +92,18 @@ def repeated_phrase(tokens: np.ndarray, tokenizer: Tokenizer, settings: dict[str
     return f"{repeat.times} times: {phrase[:_SHOWN]}"
 
 
+def quoted_problems(contaminated: str) -> dict[str, str]:
+    """The first benchmark problem that an attempt's response holds and its query does not, by ``attempt_id``."""
+    rows = read_table(
+        contaminated, CONTAMINATED_RESPONSES, ["attempt_id", "benchmark", "problem_id", "query_flagged"]
+    ).to_pylist()
+    return {
+        row["attempt_id"]: f"{row['benchmark']}/{row['problem_id']}"
+        for row in reversed(rows)
+        if not row["query_flagged"]
+    }
+
+
 def main(
     attempts: str,
     queries: str,
@@ -94,6 +115,7 @@ def main(
     scope: str,
     teacher: dict[str, Any],
     curation: dict[str, Any],
+    contaminated: str | None = None,
 ) -> None:
     """Filter and write; ``scope`` is ``teacher/shard``, ``teacher`` and ``curation`` are configuration blocks as plain
     JSON types."""
@@ -105,6 +127,7 @@ def main(
     stands_for = read_table(duplicates, DUPLICATE_TRACES, ["query_id", "kept"])
     repeated = dict(zip(stands_for["query_id"].to_pylist(), stands_for["kept"].to_pylist(), strict=True))
     name = scope.split("/")[0]
+    quoting = quoted_problems(contaminated) if contaminated else {}
     count = pc.sum(read_table(attempts, COLLECTED, ["accepted"])["accepted"]).as_py() or 0
     ledger = Ledger("curate_traces", scope, count)
 
@@ -121,6 +144,8 @@ def main(
             return drop("perplexity_above_threshold", f"{value:.6g} > {limit:.6g}")
         if repetition and (phrase := repeated_phrase(tokens, tokenizer, repetition)):
             return drop("repeated_phrase", phrase)
+        if row["attempt_id"] in quoting:
+            return drop("contaminated_response", quoting[row["attempt_id"]])
         text, thinking, answer = row["text"], row["thinking"], row["answer"]
         if (shared := frequent.first(tokens)) is not None:
             detail = tokenizer.decode(shared.tolist())
@@ -173,4 +198,5 @@ if "snakemake" in globals():
             f"{snakemake.wildcards.teacher}/{snakemake.wildcards.shard}",  # noqa: F821
             snakemake.params.teacher,  # noqa: F821
             snakemake.params.curation,  # noqa: F821
+            snakemake.input.get("contaminated") or None,  # noqa: F821
         )

@@ -206,7 +206,7 @@ class Decontamination:
         self._dropped.unlink(missing_ok=True)
         self._index = ProblemIndex(prompts, settings["ngram"])
         self._encoded = Encoded(prompts, settings, folder) if settings["embedder"] and prompts else None
-        self._containment = settings["containment"]
+        self._containment, self._drop = settings["containment"], settings["drop"]
         self.ledger = Ledger("decontaminate_queries", "all", rows, self._dropped)
         self.sweep = Sweep(settings)
 
@@ -224,7 +224,7 @@ class Decontamination:
         pairs: list[dict[str, Any]] = []
         for query, row in zip(flagged, queries.take(pa.array(flagged, pa.int64())).to_pylist(), strict=True):
             pairs += self._pairs(row, found.flags[query])
-            left[query] = not any(falls for *_, falls in found.flags[query])
+            left[query] = not (self._drop and any(falls for *_, falls in found.flags[query]))
         if pairs:
             append_spool(self._waiting, as_table(pairs, CONTAMINATION))
         self.ledger.keep(int(left.sum()))
@@ -247,7 +247,7 @@ class Decontamination:
                 "problem": known["prompt"],
             }
         cause = next(((self._problems[problem], method) for problem, method, _, falls in flags if falls), None)
-        if cause is not None:
+        if self._drop and cause is not None:
             known, method = cause
             place = f"{row['source']}/{row['source_row']}"
             detail = f"{place}: {known['benchmark']}/{known['problem_id']}"

@@ -130,14 +130,14 @@ def without(selected: pa.Table, gone: pl.DataFrame) -> pa.Table:
     return selected.filter(marked["gone"].is_null().to_arrow())
 
 
-def record(gone: pl.DataFrame, method: str, ledger: Ledger) -> list[dict[str, Any]]:
-    """Count the rows of ``gone`` in ``ledger``; their pairs (rows of DUPLICATES)."""
+def record(gone: pl.DataFrame, method: str, ledger: Ledger | None) -> list[dict[str, Any]]:
+    """Count the rows of ``gone`` in ``ledger``, unless they stay (None); their pairs (rows of DUPLICATES)."""
     pairs = []
     for row in gone.iter_rows(named=True):
         place, survivor = (f"{row[f'{side}source']}/{row[f'{side}source_row']}" for side in ("", "kept_"))
-        if method == "exact":
+        if ledger is not None and method == "exact":
             ledger.drop(row["query_id"], "duplicate", f"{place}: equal to {survivor}")
-        else:
+        elif ledger is not None:
             ledger.drop(row["query_id"], "near_duplicate", f"{place}: {row['similarity']:.3f} similar to {survivor}")
         pairs.append(
             {
@@ -165,8 +165,9 @@ def deduplicate(
     kept = without(selected, gone)
     if settings["near"]:
         gone, crowded = find_near(imported, kept, sources, settings, folder)
-        pairs += record(gone, "near", ledger)
-        kept = without(kept, gone)
+        pairs += record(gone, "near", ledger if settings["drop"] else None)
+        if settings["drop"]:
+            kept = without(kept, gone)
         print(
             f"{len(gone)} near duplicates; {crowded} queries had too many look-alikes to be compared with all of them"
         )

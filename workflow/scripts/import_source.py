@@ -1,6 +1,7 @@
 """Bring one source into the table of queries.
 
-Reads the source's file, or its data set on the hub, through the column mapping of the config. Writes the queries in the
+Reads the source's file, or its data set on the hub, through the column mapping of the config; or the queries and references of
+published traces, in their layout. Writes the queries in the
 order of the source, the ledger, and the rows that cannot be used with reason and place (``file:line``). A source may be
 larger than memory: a part of it is held at a time, and becomes a row group.
 """
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from whichteacher.code_tests import code_tests_of
 from whichteacher.ledger import Ledger
+from whichteacher.published import LAYOUTS, OPTIONAL_COLUMNS, layout_of, read_query
 from whichteacher.queries import query_ids
 from whichteacher.references import infer_type
 from whichteacher.rows import (
@@ -25,8 +27,10 @@ from whichteacher.rows import (
     answer_of,
     answer_type_of,
     constraints_of,
+    file_rows,
     label_of,
     read_rows,
+    source_files,
     turns_of,
 )
 from whichteacher.rule import InputError, Progress
@@ -34,6 +38,8 @@ from whichteacher.schemas import QUERIES, TURNS
 from whichteacher.tables import as_table, write_batches
 
 _CHUNK_ROWS = 50_000
+#: Rows of Parquet that are read together where each holds a trace of some 13 kB.
+_PARQUET_ROWS = 256
 #: Characters of queries, references and tests that are held at a time.
 _CHUNK_CHARACTERS = 32 * 2**20
 
@@ -71,6 +77,27 @@ def to_query(taken: Mapping[str, Any], number: int, category: str) -> Query:
     )
 
 
+def released_query(row: Row, layout: str, category: str) -> Query:
+    """The query of a row of published traces. Raises :class:`Fault`; a reference that cannot be read is none."""
+    turns, references = read_query(row.values, layout)
+    return Query(
+        source_row=row.location,
+        turns=turns,
+        reference=references.answer,
+        reference_type=infer_type(references.answer, category),
+        tests=references.tests,
+        constraints=references.constraints,
+    )
+
+
+def released_rows(source: Mapping[str, Any]) -> Iterator[tuple[Row, str]]:
+    """The rows of all files of published traces, each with the layout of its file."""
+    for name, path in source_files(source).items():
+        layout = layout_of(path, name, source["layout"]).layout
+        for row in file_rows(path, [LAYOUTS[layout].dialogue], OPTIONAL_COLUMNS, name, _PARQUET_ROWS):
+            yield row, layout
+
+
 def as_queries(queries: Sequence[Query], name: str, source: Mapping[str, Any]) -> pa.Table:
     """Rows of QUERIES, built column by column: several times faster than row by row."""
     by_name = dict(zip(Query._fields, zip(*queries, strict=True), strict=True))
@@ -90,6 +117,36 @@ def as_queries(queries: Sequence[Query], name: str, source: Mapping[str, Any]) -
         **{key: pa.repeat(value, len(queries)) for key, value in shared.items()},
     }
     return as_table(pa.table(columns), QUERIES, name)
+
+
+def import_released(
+    rows: Iterator[tuple[Row, str]], name: str, source: Mapping[str, Any], ledger: Ledger
+) -> Iterator[pa.Table]:
+    """The queries of published traces, in tables of at most 50,000; ``ledger`` takes in all rows.
+
+    Raises :class:`InputError` if no row can be used.
+    """
+    held: list[Query] = []
+    characters, first = 0, ""
+    for row, layout in rows:
+        ledger.rows_in += 1
+        try:
+            if row.fault:
+                raise row.fault
+            held.append(released_query(row, layout, source["category"]))
+            characters += held[-1].characters
+        except Fault as fault:
+            first = first or f"; the first fault: {row.location}: {fault.detail}"
+            ledger.drop("", fault.reason, f"{row.location}: {fault.detail}")
+        if len(held) == _CHUNK_ROWS or characters >= _CHUNK_CHARACTERS:
+            ledger.keep(len(held))
+            yield as_queries(held, name, source)
+            held, characters = [], 0
+    if held:
+        ledger.keep(len(held))
+        yield as_queries(held, name, source)
+    if not ledger.kept:
+        raise InputError(f"{name}: not one row to use of {ledger.rows_in}{first}; check the files and their layout")
 
 
 def import_rows(rows: Iterator[Row], name: str, source: Mapping[str, Any], ledger: Ledger) -> Iterator[pa.Table]:
@@ -140,8 +197,9 @@ def import_rows(rows: Iterator[Row], name: str, source: Mapping[str, Any], ledge
 
 def main(name: str, source: Mapping[str, Any], table: str, ledger: str, dropped: str) -> None:
     """Import the source ``name`` with the settings ``source``."""
-    place = Path(source["path"]).name if source.get("path") else source["hub"]
-    settings = {key: source.get(key) for key in ("revision", "columns", "where", "limit", "exclude")}
+    named = source.get("hub") or source["path"]
+    place = ", ".join(Path(path).name for path in ([named] if isinstance(named, str) else named))
+    settings = {key: source.get(key) for key in ("revision", "columns", "layout", "where", "limit", "exclude")}
     scratch = Path(f"{ledger}.scratch")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -149,9 +207,14 @@ def main(name: str, source: Mapping[str, Any], table: str, ledger: str, dropped:
         counts = Ledger("import_source", name, 0, scratch / "dropped.arrow")
         # How many rows there are is known at the end alone.
         with Progress(f"import_source ({name})", source.get("limit") or 0) as progress:
+            found = (
+                import_released(released_rows(source), name, source, counts)
+                if source.get("layout")
+                else import_rows(read_rows(source), name, source, counts)
+            )
 
             def told() -> Iterator[pa.Table]:
-                for queries in import_rows(read_rows(source), name, source, counts):
+                for queries in found:
                     progress.advance(counts.rows_in - progress.done)
                     yield queries
 

@@ -1,7 +1,7 @@
 """Published traces of one teacher as attempts: one table per shard, and the ledger of every published row.
 
 Reads the files of a release (a folder, or a hub data set at a commit) row by row and the ids of the corpus's queries. Writes
-PUBLISHED, ordered by query and attempt, for the rows that answer a query of the corpus: the answers to one query are
+which layout each file has (LAYOUTS_FOUND), and PUBLISHED, ordered by query and attempt, for the rows that answer a query of the corpus: the answers to one query are
 numbered in the order of file names and lines, exact repeats of an answer dropped. The ledger counts rows in, kept and
 dropped by reason; a dropped row's detail says where it stands (``file:line``).
 
@@ -20,12 +20,12 @@ import pyarrow as pa
 from whichteacher.chat import messages
 from whichteacher.ledger import Ledger
 from whichteacher.places import locate
-from whichteacher.published import LAYOUTS, OPTIONAL_COLUMNS, read_trace
+from whichteacher.published import LAYOUTS, OPTIONAL_COLUMNS, layout_of, read_trace
 from whichteacher.queries import query_id, shard_of
-from whichteacher.rows import Fault, file_rows
+from whichteacher.rows import Fault, file_rows, hub_file
 from whichteacher.rule import InputError, Progress
-from whichteacher.schemas import PUBLISHED, QUERIES
-from whichteacher.tables import append_spool, read_spool, read_table, write_batches
+from whichteacher.schemas import LAYOUTS_FOUND, PUBLISHED, QUERIES
+from whichteacher.tables import append_spool, read_spool, read_table, write_batches, write_table
 from whichteacher.tokens import Tokenizer, load_tokenizer
 
 #: Kinds of file that hold traces, with how much larger than the file its rows are, at most, for the size of the buckets.
@@ -84,13 +84,16 @@ class Buckets:
         return table.sort_by([("query_id", "ascending"), ("order", "ascending")])
 
 
-def trace_files(traces: str, revision: str | None) -> dict[str, Path]:
-    """The files of a release by the name that locations call them, in the order of names.
+def trace_files(traces: str, revision: str | None, named: Sequence[str] | None = None) -> dict[str, Path]:
+    """The files of a release by the name that locations call them, in the order of names: those ``named``, or all.
 
     With a ``revision`` the hub data set is fetched, into the hub's cache. Raises :class:`InputError` where that fails and
     where there is no file of traces.
     """
     kinds = ", ".join(_GROWTH)
+    if named is not None:
+        folder = Path(locate(traces))
+        return {name: hub_file(traces, revision, name) if revision else folder / name for name in sorted(named)}
     if revision is None:
         folder = Path(locate(traces))
     else:
@@ -124,21 +127,24 @@ def known_queries(shards: Sequence[str]) -> np.ndarray:
 
 def read_release(
     files: Mapping[str, Path], layout: str, known: np.ndarray, buckets: Buckets, ledger: Ledger, step: str
-) -> None:
+) -> list[dict[str, Any]]:
     """Put every row that answers a query of ``known`` into ``buckets``; the ledger takes in all rows and drops the others.
 
-    Raises :class:`InputError` where a file breaks off, and where not one row answers a query.
+    Returns rows of LAYOUTS_FOUND. Raises :class:`InputError` where a file breaks off, and where not one row answers a query.
     """
-    first = ""
+    first, found = "", []
     with Progress(f"{step}: reading", len(files), "files") as progress:
         for name, path in files.items():
-            for row in file_rows(path, [LAYOUTS[layout].dialogue], OPTIONAL_COLUMNS, name, _PARQUET_ROWS):
+            told = layout_of(path, name, layout)
+            before, unreadable = ledger.rows_in, 0
+            for row in file_rows(path, [LAYOUTS[told.layout].dialogue], OPTIONAL_COLUMNS, name, _PARQUET_ROWS):
                 ledger.rows_in += 1
                 try:
                     if row.fault:
                         raise row.fault
-                    trace = read_trace(row.values, layout)
+                    trace = read_trace(row.values, told.layout)
                 except Fault as fault:
+                    unreadable += 1
                     ledger.drop("", fault.reason, f"{row.location}: {fault.detail}")
                     first = first or f"; the first that cannot be read is {row.location}: {fault.detail}"
                     continue
@@ -157,9 +163,20 @@ def read_release(
                         "location": row.location,
                         "published_score": trace.score,
                         "published_perplexity": trace.perplexity,
+                        "finish_stated": trace.finish_stated,
+                        "oddities": " ".join(trace.oddities),
                     }
                 )
                 progress.advance(0, f"{name}: {ledger.rows_in} rows, {buckets.rows} of them answer a query")
+            found.append(
+                {
+                    "file": name,
+                    "layout": told.layout,
+                    "why": told.why,
+                    "rows": ledger.rows_in - before,
+                    "unreadable": unreadable,
+                }
+            )
             progress.advance()
     buckets.flush()
     if not buckets.rows:
@@ -168,6 +185,7 @@ def read_release(
             f"{ledger.reasons['no_query']} answer other queries{first}; check the teacher's traces_layout ({layout}), and "
             "that the corpus has the release's queries"
         )
+    return found
 
 
 def number_answers(table: pa.Table, ledger: Ledger) -> pa.Table:
@@ -214,17 +232,18 @@ def main(
     traces: Mapping[str, Any],
     reference: Mapping[str, Any],
     tables: Sequence[str],
+    layouts: str,
     ledger: str,
     dropped: str,
 ) -> None:
     """Import the traces of teacher ``name``; see the module's docstring.
 
     ``shards`` are tables of queries and ``tables`` the outputs, in the same order; ``traces`` holds the teacher's keys
-    ``traces``, ``traces_revision`` and ``traces_layout``, ``reference`` the study's tokenizer.
+    ``traces``, ``traces_revision``, ``traces_files`` and ``traces_layout``, ``reference`` the study's tokenizer.
     """
     step = f"import_traces {name}"
     tokenizer = load_tokenizer(reference)
-    files = trace_files(traces["traces"], traces["traces_revision"])
+    files = trace_files(traces["traces"], traces["traces_revision"], traces["traces_files"])
     size = sum(
         path.stat().st_size * next(growth for suffix, growth in _GROWTH.items() if path.name.endswith(suffix))
         for path in files.values()
@@ -235,11 +254,12 @@ def main(
     try:
         counts = Ledger("import_traces", name, 0, scratch / "dropped.arrow")
         buckets = Buckets(scratch, len(shards) * (1 + size // (len(shards) * _BUCKET_BYTES)))
-        read_release(files, traces["traces_layout"], known_queries(shards), buckets, counts, step)
+        found = read_release(files, traces["traces_layout"], known_queries(shards), buckets, counts, step)
         with Progress(f"{step}: sorting and counting tokens", buckets.rows) as progress:
             for shard, table in enumerate(tables):
                 rows = shard_tables(shard, len(shards), buckets, counts, tokenizer, progress)
                 write_batches(table, rows, PUBLISHED, {**traces, "tokenizer": dict(reference)})
+        write_table(layouts, found, LAYOUTS_FOUND)
         counts.write(ledger, dropped)
         print(f"{step}: {counts.rows_in} rows, {counts.kept} kept, {counts.reasons.total()} dropped")
     finally:
@@ -259,6 +279,7 @@ if "snakemake" in globals():
             snakemake.params.traces,  # noqa: F821
             snakemake.params.tokenizer,  # noqa: F821
             list(snakemake.output.tables),  # noqa: F821
+            snakemake.output.layouts,  # noqa: F821
             snakemake.output.ledger,  # noqa: F821
             snakemake.output.dropped,  # noqa: F821
         )

@@ -15,25 +15,14 @@ from whichteacher.rule import Progress
 from whichteacher.schemas import TRACE_MEASURES, TRACES
 from whichteacher.structure import foreign_share, loop_characters
 from whichteacher.tables import read_parts, write_batches
-from whichteacher.traces import find_answer
+from whichteacher.traces import NGRAM, find_answer, repeated_share
 
 #: Words counted as self-corrections, whole and in any case.
 SELF_CORRECTIONS = ("wait", "hmm", "check", "recheck", "verify", "again", "actually", "mistake", "correction")
-#: Words per n-gram of the repetition measure.
-NGRAM = 8
 
 _SELF_CORRECTION = re.compile(rf"\b(?:{'|'.join(SELF_CORRECTIONS)})\b", re.IGNORECASE)
 _READ = ("query_id", "category", "turns", "reference", "reference_type", "thinking", "answer", "teacher")
 _KEPT = ("attempts", "output_tokens", "perplexity")
-
-
-def repeated_share(text: str) -> float | None:
-    """Share of the word n-grams of ``text`` that stood before in it; None for a text shorter than one n-gram."""
-    words = text.split()
-    count = len(words) - NGRAM + 1
-    if count < 1:
-        return None
-    return 1 - len(set(zip(*(words[start:] for start in range(NGRAM)), strict=False))) / count
 
 
 def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:

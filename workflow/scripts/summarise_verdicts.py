@@ -174,7 +174,7 @@ def disagreements(pairs: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
     )
     found = pairs[differ].sort_values(["pair", "teacher", "attempt_id"]).groupby(["pair", "teacher"]).head(SHOWN)
     found = found.merge(texts, on="attempt_id", how="left")
-    answers = found["text"].fillna("").str.rpartition(END_THINK)[2].str.strip()
+    answers = found["text"].fillna("").str.rsplit(END_THINK, n=1).str[-1].str.strip()
     return found.assign(answer=answers.str.slice(0, _SHOWN_CHARACTERS)).drop(columns="text")
 
 

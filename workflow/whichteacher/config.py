@@ -6,12 +6,13 @@ The models are the single source: ``make config`` writes ``workflow/schemas/conf
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from whichteacher.patterns import ENDING, IMAGE, TABLE, UNWANTED, URL
 from whichteacher.places import locate
@@ -25,6 +26,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Scalar = str | int | float | bool
+TraceLayout = Literal["auto", "am", "am_r1", "open_thoughts", "messages"]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 #: Stands for a commit the writer of a configuration did not know. It plans a run and warns; no hub has it.
@@ -126,10 +128,16 @@ class Columns(Block):
 class Source(Block):
     """Where queries come from."""
 
-    path: str | None = Field(None, description="Local .jsonl, .jsonl.zst, .csv or .parquet file; give this or `hub`.")
+    path: str | list[str] | None = Field(
+        None,
+        description="Local .jsonl, .jsonl.zst, .csv or .parquet file; give this or `hub`. With `layout` also a list.",
+    )
     hub: str | None = Field(None, description="Hub data set id; needs `revision`.")
     revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set.")
-    file: str | None = Field(None, description="One file of the hub data set, read by itself; none loads the data set.")
+    file: str | list[str] | None = Field(
+        None,
+        description="One file of the hub data set, read by itself; none loads the data set. With `layout` also a list.",
+    )
     subset: str | None = Field(None, description="Configuration name of the hub data set.")
     split: str = Field("train", description="Split of the hub data set.")
     category: Category = Field(description="The one category of this source.")
@@ -141,7 +149,11 @@ class Source(Block):
     exclude: list[str] = Field(
         default_factory=list, description="Ids of rows to leave out: faulty problems, or ones that no test decides."
     )
-    columns: Columns = Field(description="Column mapping.")
+    columns: Columns | None = Field(None, description="Column mapping; give this or `layout`.")
+    layout: TraceLayout | None = Field(
+        None,
+        description="How published traces are written whose queries and references are the source, as in `traces_layout`.",
+    )
     guess: bool = Field(False, description="True where the paper does not name this source for this category.")
 
     @model_validator(mode="after")
@@ -150,7 +162,18 @@ class Source(Block):
             raise ValueError("name exactly one of `path` and `hub`")
         if self.hub is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError(f"revision {self.revision!r} of {self.hub!r} is no commit: pin one with 40 hex digits")
+        if (self.columns is None) == (self.layout is None):
+            raise ValueError("name exactly one of `columns` and `layout`")
+        if self.layout is None and (isinstance(self.path, list) or isinstance(self.file, list)):
+            raise ValueError("several files are read with `layout`: make a source of each file that has `columns`")
+        if self.layout is not None and self.hub is not None and self.file is None:
+            raise ValueError("`layout` reads files: name them in `file`")
         return self
+
+    @property
+    def files(self) -> list[str]:
+        """The local files."""
+        return [] if self.path is None else [self.path] if isinstance(self.path, str) else self.path
 
 
 class Repeated(Block):
@@ -326,6 +349,7 @@ class Deduplicate(Block):
     same_numbers: bool = Field(
         True, description="Only queries with the same numbers and operators in the same order are near duplicates."
     )
+    drop: bool = Field(True, description="Whether near duplicates leave; false only lists them.")
 
 
 class Decontaminate(Block):
@@ -347,6 +371,7 @@ class Decontaminate(Block):
     )
     embedder_revision: str | None = Field(None, description="Commit (40 hex digits) of a hub encoder.")
     similarity: Probability = Field(0.9, description="Drop above this cosine similarity to a benchmark problem.")
+    drop: bool = Field(True, description="Whether contaminated queries leave; false only lists them.")
 
     @model_validator(mode="after")
     def _pinned(self) -> Decontaminate:
@@ -513,9 +538,10 @@ class Teacher(Serving, Prompting):
         description="Engine `dataset`: hub data set id, or folder (`./...`), of published traces in JSON lines or Parquet.",
     )
     traces_revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set in `traces`.")
-    traces_layout: Literal["am", "am_r1", "open_thoughts", "messages"] | None = Field(
+    traces_files: list[str] | None = Field(None, description="The files to read of `traces`; none reads all.")
+    traces_layout: TraceLayout | None = Field(
         None,
-        description="How `traces` are written. `am`: AM-Thinking-v1-Distilled and AM-Qwen3-Distilled (conversations, info); `am_r1`: "
+        description="How `traces` are written. `auto` tells it from the first rows of each file. `am`: AM-Thinking-v1-Distilled and AM-Qwen3-Distilled (conversations, info); `am_r1`: "
         "AM-DeepSeek-R1-Distilled-1.4M (messages, info); `open_thoughts`: OpenThoughts (conversations, with thought and "
         "solution markers); `messages`: Mixture-of-Thoughts and other plain chat messages.",
     )
@@ -547,7 +573,7 @@ class Teacher(Serving, Prompting):
         if self.price_per_million_tokens is not None and self.price_per_device_hour is not None:
             raise ValueError("a teacher has one price: remove price_per_million_tokens or price_per_device_hour")
         if self.engine != "dataset":
-            if self.traces or self.traces_revision or self.traces_layout:
+            if self.traces or self.traces_revision or self.traces_files or self.traces_layout:
                 raise ValueError(f"engine `{self.engine}` reads no traces: remove `traces`, or set engine: dataset")
             return self
         if self.traces is None or self.traces_layout is None:
@@ -556,7 +582,7 @@ class Teacher(Serving, Prompting):
             )
         if "attempts" in self.model_fields_set:
             raise ValueError("engine `dataset` holds the attempts that were published: remove `attempts`")
-        local = self.traces.startswith(("./", "../", "/"))
+        local = self.traces.startswith((".", "/"))
         if local and self.traces_revision is not None:
             raise ValueError("a local folder of traces takes no revision: remove `traces_revision`")
         if not local and not re.fullmatch(r"[0-9a-f]{40}", self.traces_revision or ""):
@@ -777,6 +803,11 @@ class Curation(Block):
         None, description="Drop traces that repeat a phrase right after itself; none drops none."
     )
     ngrams: Ngrams = Field(description="Frequent n-gram filter.")
+    contaminated_responses: Literal["measure", "drop"] = Field(
+        "measure",
+        description="What becomes of traces whose response holds a benchmark problem that their query does not. The paper "
+        "decontaminates queries alone, and so does `measure`.",
+    )
     controls: list[Literal["parallel", "own_passes", "equal_rows", "equal_tokens"]] = Field(
         ["parallel"],
         min_length=1,
@@ -865,7 +896,7 @@ class Benchmark(Block):
         default_factory=list, description="Ids of problems to leave out: faulty ones, or ones that no test decides."
     )
     expected_problems: Positive | None = Field(None, description="Fail unless this many problems are selected.")
-    samples: Positive = Field(description="Samples per problem.")
+    samples: Positive = Field(1, description="Samples per problem.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Benchmark:
@@ -943,8 +974,152 @@ class Figures(Block):
     smoothing: Positive = Field(50, description="Steps of the moving average of Figure 6.")
 
 
+class Release(Block):
+    """Published traces of one teacher that are audited."""
+
+    files: dict[Category, str | list[str]] = Field(
+        min_length=1,
+        description="By category the .jsonl, .jsonl.zst or .parquet files: local paths (a folder stands for all its files), or "
+        "names within `hub`.",
+    )
+    hub: str | None = Field(None, description="Hub data set id; needs `revision`. None: the files are local.")
+    revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set.")
+    layout: TraceLayout = Field(
+        "auto",
+        description="How the traces are written, as `traces_layout` of a teacher; `auto` tells it from the first rows of "
+        "each file, and reports it.",
+    )
+    label: str | None = Field(None, description="Name in figures and tables; none takes the release's name.")
+    colour: Colour | None = Field(None, description="Colour in figures; none takes the next of eight.")
+    model: str = Field("unknown", description="The model that wrote the responses, where it is known.")
+    licence: str = Field("unknown", description="SPDX name, or the words of the card; it goes with every row.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Release:
+        if self.hub is None and self.revision is not None:
+            raise ValueError("local files take no revision: remove `revision`, or name the data set in `hub`")
+        if self.hub is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(f"revision {self.revision!r} of {self.hub!r} is no commit: pin one with 40 hex digits")
+        return self
+
+    def by_category(self) -> dict[Category, list[str]]:
+        """The files of each category; of a local folder, all that lie in it. Raises :class:`ValueError` where there are none."""
+        found: dict[Category, list[str]] = {}
+        for category, named in self.files.items():
+            paths = [named] if isinstance(named, str) else named
+            if self.hub is None:
+                paths = [file for path in paths for file in _trace_files(path)]
+            if not paths:
+                raise ValueError(f"files.{category} names no file: give at least one")
+            found[category] = paths
+        return found
+
+
+def _trace_files(path: str) -> list[str]:
+    """``path`` itself, or the files of traces in that folder. Raises :class:`ValueError` where there is nothing."""
+    place = Path(locate(path))
+    if place.is_file():
+        return [path]
+    if not place.is_dir():
+        raise ValueError(f"{path}: no such file: correct the path, which is seen from {Path.cwd()}")
+    within = (
+        file.relative_to(place) for file in place.rglob("*") if file.is_file() and file.name.endswith(TRACE_SUFFIXES)
+    )
+    return sorted(str(Path(path) / file) for file in within)
+
+
+class Releases(Block):
+    """An audit of published traces: `snakemake audit`."""
+
+    releases: dict[Name, Release] = Field(min_length=1, description="What is audited, side by side.")
+
+    def study(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The study that audits the releases: the raw configuration ``raw`` with what it leaves out.
+
+        A release is a teacher whose traces are there already, and each category of it a source of queries. Queries are looked
+        at as they are: nothing is cleaned away, and near duplicates and contaminated queries are listed and stay.
+        """
+        sources: dict[str, Any] = {}
+        teachers: dict[str, Any] = {}
+        characters = 0
+        for number, (name, release) in enumerate(self.releases.items()):
+            try:
+                files = release.by_category()
+            except ValueError as error:
+                raise ValueError(f"audit.releases.{name}: {error}") from None
+            every = list(dict.fromkeys(path for paths in files.values() for path in paths))
+            place = {"hub": release.hub, "revision": release.revision} if release.hub else {}
+            for category, paths in files.items():
+                sources[f"{name}_{category}"] = {
+                    **place,
+                    "file" if release.hub else "path": paths,
+                    "category": category,
+                    "licence": release.licence,
+                    "layout": release.layout,
+                }
+            folder, within = release.hub, every
+            if release.hub is None:
+                common = os.path.commonpath([os.path.normpath(Path(path).absolute().parent) for path in every])
+                folder = common if Path(every[0]).is_absolute() else _dotted(os.path.relpath(common))
+                within = [os.path.relpath(path, common) for path in every]
+                characters += sum(Path(locate(path)).stat().st_size * _growth(path) for path in every)
+            teachers[name] = {
+                "model": release.model,
+                "label": release.label or name,
+                "colour": release.colour or _COLOURS[number % len(_COLOURS)],
+                "engine": "dataset",
+                "traces": folder,
+                "traces_revision": release.revision,
+                "traces_files": within,
+                "traces_layout": release.layout,
+            }
+        results = raw.get("results", f"results/{raw.get('study', 'audit')}")
+        corpus = raw.get("corpus") or {}
+        return {
+            **raw,
+            "results": results,
+            "store": raw.get("store", f"{results}/store"),
+            "corpus": {
+                "sources": sources,
+                "clean": {rule: {"drop": False} for rule in Clean.model_fields},
+                "deduplicate": {"near": True, "drop": False},
+                "decontaminate": {"drop": False},
+                "shards": max(1, -(-characters // _SHARD_CHARACTERS)),
+                **corpus,
+            },
+            "teachers": teachers,
+            "curation": raw.get("curation") or {"ngrams": {"tokenizer": _QWEN}},
+        }
+
+
+#: Kinds of file that traces are published in.
+TRACE_SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet")
+#: Traces of one shard of an audit, in characters: some 30,000 long ones.
+_SHARD_CHARACTERS = 400 * 2**20
+#: Whose tokens an audit counts, unless told: the tokenizer of the study's students (as config/paper.yaml pins it).
+_QWEN = {"model": "Qwen/Qwen2.5-32B", "revision": "1818d35814b8319459f4bd55ed1ac8709630f003"}
+#: Okabe and Ito's, which colour-blind readers can tell apart; no yellow, which is pale on white, and no black.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C564B")
+
+
+def _dotted(path: str) -> str:
+    return path if path.startswith("..") else f"./{path}".removesuffix("/.")
+
+
+def _growth(path: str) -> int:
+    """How much larger the rows of a file are than the file, at most."""
+    return 1 if path.endswith(".jsonl") else 6
+
+
 class Study(Block):
     """A whole study."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        # What an audit fills in: editors must not ask for it.
+        json_schema_extra=lambda schema: schema.update(required=["study"]),
+    )
 
     study: Name = Field(description="Name of the study.")
     results: str = Field("results", description="Folder of everything a run writes.")
@@ -953,6 +1128,9 @@ class Study(Block):
         None, description="Corpus and benchmarks made by the project; none brings its own."
     )
     corpus: Corpus = Field(default_factory=lambda: Corpus(), description="Queries.")
+    audit: Releases | None = Field(
+        None, description="Published traces to audit: `corpus.sources` and `teachers` follow from them. None: a study."
+    )
     teachers: dict[Name, Teacher] = Field(
         default_factory=dict,
         description="Teachers by name, in the order of the figures; none evaluates `evaluation.models` alone.",
@@ -965,6 +1143,20 @@ class Study(Block):
     evaluation: Evaluation | None = Field(None, description="Benchmarks and how they are sampled.")
     figures: Figures = Field(default_factory=Figures, description="Layout of the figures.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _audited(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not raw.get("audit"):
+            return raw
+        taken = [key for key in ("teachers", "training", "miniature") if raw.get(key)]
+        taken += ["corpus.sources"] if (raw.get("corpus") or {}).get("sources") else []
+        if taken:
+            raise ValueError(f"an audit takes its queries and traces from `audit.releases`: remove `{taken[0]}`")
+        try:
+            return TypeAdapter(Releases).validate_python(raw["audit"]).study(raw)
+        except ValidationError:
+            return raw  # told with its key when the block itself is read
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Study:
         if not self.teachers and (self.curation or self.training or not self.evaluation):
@@ -976,7 +1168,8 @@ class Study(Block):
             raise ValueError("`teachers` need `corpus.sources` to answer and `curation` for what they say")
         if self.training and not self.evaluation:
             raise ValueError("`training` needs `evaluation`: say what the students are scored on")
-        if self.evaluation and not self.training and not self.evaluation.models:
+        # The benchmarks of an audit score nobody: queries and responses are compared with them.
+        if self.evaluation and not self.training and not self.evaluation.models and not self.audit:
             raise ValueError("`evaluation` has nothing to evaluate: give `training` or `evaluation.models`")
         perplexity = self.curation.perplexity if self.curation else None
         unknown = sorted(set(perplexity.thresholds) - set(self.teachers)) if perplexity else []
@@ -996,7 +1189,13 @@ def check_config(raw: dict[str, Any], *, folders: bool = True) -> Study:
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(_line(problem) for problem in error.errors())) from None
+        # What follows from `audit` is missing where that cannot be read, and nobody need be told.
+        told = [
+            problem
+            for problem in error.errors()
+            if not (raw.get("audit") and problem["type"] == "missing" and len(problem["loc"]) == 1)
+        ]
+        raise ConfigError("\n".join(_line(problem) for problem in told or error.errors())) from None
     missing = _missing_folders(study) if folders else []
     if missing:
         raise ConfigError("\n".join(missing))
@@ -1032,7 +1231,7 @@ def _missing_folders(study: Study) -> list[str]:
     for name, teacher in study.teachers.items():
         if teacher.is_loaded and teacher.is_local:
             wanted[f"teachers.{name}.model"] = teacher.model
-        if teacher.traces and teacher.traces.startswith(("./", "../", "/")):
+        if teacher.traces and teacher.traces.startswith((".", "/")):
             wanted[f"teachers.{name}.traces"] = teacher.traces
     for name, judge in study.verification.judges.items():
         if judge.is_loaded and judge.is_local:

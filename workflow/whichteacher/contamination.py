@@ -77,31 +77,51 @@ class ProblemIndex:
         """The places of those texts of ``contents``, all normalised, that are a problem's."""
         return np.flatnonzero(contents.is_in(list(self._exact)).to_numpy())
 
+    @property
+    def short(self) -> int:
+        """How many problems have fewer words than an n-gram."""
+        return sum(not weight for weight in self._weights)
+
+    def quoted(self, text: Words) -> list[Overlap]:
+        """The problems that share n-grams with a response, in order: :meth:`overlaps`, without the problems of fewer words
+        than an n-gram, which some sentence among thousands repeats by chance."""
+        return self._shared([text])
+
+    def quotation(self, problem: int, text: Words) -> tuple[str, ...]:
+        """The first n-gram of ``text`` that is the problem's. Raises :class:`StopIteration` where none is."""
+        grams = zip(*(text.words[start:] for start in range(self.ngram)), strict=False)
+        return next(gram for gram in grams if problem in self._ngrams.get(gram, ()))
+
     def overlaps(self, turns: Sequence[Words]) -> list[Overlap]:
         """The problems that share n-grams with a query of these turns, in order.
 
         A problem of fewer words than an n-gram counts as found, with a share of 1, where its whole word sequence stands
         in a turn from one sentence edge to another: "Compute 34 + 5" is not found in "Compute 34 + 5 - 12".
         """
+        found = {overlap.problem: overlap for overlap in self._shared(turns)}
+        for turn in turns:
+            for span in _sentence_spans(turn, self.ngram):
+                found.update((problem, Overlap(problem, 1.0, True)) for problem in self._short.get(span, ()))
+        return [overlap for _, overlap in sorted(found.items())]
+
+    def _shared(self, turns: Sequence[Words]) -> list[Overlap]:
         hits: dict[int, list[float]] = defaultdict(list)
         for gram in set().union(*(_ngrams(turn.words, self.ngram) for turn in turns)):
             problems = self._ngrams.get(gram, ())
             for problem in problems:
                 hits[problem].append(1 / len(problems))
-        found: dict[int, tuple[float, bool]] = {}
+        found = []
         if hits:
             numbers = [number for turn in turns for number in turn.numbers()]
             words = {word for turn in turns for word in turn.words}
-            for problem, weights in hits.items():
+            for problem, weights in sorted(hits.items()):
                 same = _in_order(self._numbers[problem], numbers) and _told(self._telling[problem], words)
-                found[problem] = (round(fsum(weights) / self._weights[problem], 6), same)
-        for turn in turns:
-            for span in _sentence_spans(turn, self.ngram):
-                found.update((problem, (1.0, True)) for problem in self._short.get(span, ()))
-        return [Overlap(problem, *judged) for problem, judged in sorted(found.items())]
+                found.append(Overlap(problem, round(fsum(weights) / self._weights[problem], 6), same))
+        return found
 
-    def candidates(self, tokens: pl.Series) -> np.ndarray:
-        """The places of those texts (as lists of tokens, see :func:`whichteacher.words.tokenise`) of which :meth:`overlaps` may find something."""
+    def candidates(self, tokens: pl.Series, short: bool = True) -> np.ndarray:
+        """The places of those texts (as lists of tokens, see :func:`whichteacher.words.tokenise`) of which :meth:`overlaps` may
+        find something; without ``short``, of which :meth:`quoted` may."""
         ends = np.cumsum(tokens.list.len().to_numpy(), dtype=np.int64)
         hashes = tokens.explode(empty_as_null=False).hash(_HASH_SEED).to_numpy()
         is_end = np.isin(hashes, _SENTENCE_END_HASHES)
@@ -109,7 +129,7 @@ class ProblemIndex:
         hashes = hashes[words]
         # N-grams that reach into the next text are looked up too: one more text is asked about, none is missed.
         found = words[self._hashed.find(hashes, np.arange(len(hashes)))]
-        if self._hashed_short:
+        if short and self._hashed_short:
             begins = np.concatenate(([True], is_end))
             begins[ends] = True
             starts = np.flatnonzero(begins[words])

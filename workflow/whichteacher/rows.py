@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from whichteacher.places import locate
 from whichteacher.rule import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".csv", ".parquet")
@@ -77,6 +78,16 @@ def read_rows(source: Mapping[str, Any]) -> Iterator[Row]:
     Raises :class:`InputError` where the file or data set cannot be opened or breaks off.
     """
     return _hub_rows(source) if source.get("hub") else file_rows(Path(source["path"]), _mapped(source))
+
+
+def source_files(source: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of a source block whose ``path`` or ``file`` may be a list, by the name that locations call them."""
+    if source.get("hub"):
+        named = [source["file"]] if isinstance(source["file"], str) else source["file"]
+        return {name: hub_file(source["hub"], source["revision"], name) for name in named}
+    paths = [Path(locate(path)) for path in ([source["path"]] if isinstance(source["path"], str) else source["path"])]
+    alone = len({path.name for path in paths}) == len(paths)
+    return {path.name if alone else path.as_posix(): path for path in paths}
 
 
 def file_rows(
@@ -244,7 +255,7 @@ def _hub_rows(source: Mapping[str, Any]) -> Iterator[Row]:
 
     hub, revision = source["hub"], source["revision"]
     if source.get("file"):
-        yield from file_rows(_hub_file(hub, revision, source["file"]), _mapped(source))
+        yield from file_rows(hub_file(hub, revision, source["file"]), _mapped(source))
         return
     try:
         rows = load_dataset(hub, source.get("subset"), split=source["split"], revision=revision, streaming=True)
@@ -257,7 +268,8 @@ def _hub_rows(source: Mapping[str, Any]) -> Iterator[Row]:
         ) from error
 
 
-def _hub_file(hub: str, revision: str, file: str) -> Path:
+def hub_file(hub: str, revision: str, file: str) -> Path:
+    """A file of a hub data set, fetched into the hub's cache. Raises :class:`InputError` where that fails."""
     from huggingface_hub import hf_hub_download
 
     try:

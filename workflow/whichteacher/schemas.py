@@ -74,8 +74,21 @@ CONTAMINATION = _schema(
     problem_id=STRING,
     method=STRING,  # exact, ngram, embedding
     score=FLOAT,  # 1.0, weighted share of the problem's n-grams, or cosine similarity
-    dropped=BOOL,  # whether the query falls for it; no: other numbers or other telling words, so another problem
+    dropped=BOOL,  # whether the query falls for it; no: other numbers or other telling words, so another problem. An audit
+    # lists it and keeps it
     query=STRING,
+    problem=STRING,
+)
+
+CONTAMINATED_RESPONSES = _schema(
+    attempt_id=STRING,
+    query_id=STRING,
+    benchmark=STRING,
+    problem_id=STRING,
+    share=FLOAT,  # weighted share of the problem's n-grams that stand in the response
+    query_share=FLOAT,  # of those that stand in the query
+    query_flagged=BOOL,  # whether the query falls for a problem itself: then it is no news that the response quotes one
+    quotation=STRING,  # the response around the first of the n-grams
     problem=STRING,
 )
 
@@ -132,6 +145,36 @@ PUBLISHED = _schema(
     location=STRING,  # file:line
     published_score=(FLOAT, "null"),  # the publisher's own verification score
     published_perplexity=(FLOAT, "null"),
+    finish_stated=BOOL,  # whether the release says how the response ended
+    oddities=STRING,  # words of whichteacher.published.ODDITIES; "": none
+)
+
+INSPECTED = _schema(
+    attempt_id=STRING,
+    query_id=STRING,
+    category=STRING,
+    location=STRING,  # file:line
+    published_score=(FLOAT, "null"),
+    published_perplexity=(FLOAT, "null"),
+    verdict=STRING,
+    reason=STRING,
+    output_tokens=INT,
+    finish_stated=BOOL,
+    faults=STRING,  # words of whichteacher.inspection.FAULTS and whichteacher.published.ODDITIES; "": none
+    signs=STRING,  # words of whichteacher.inspection.SIGNS; "": none
+    repeated_share=(FLOAT, "null"),  # share of the response's word 8-grams seen before in it; None: too short
+    response=pa.uint64(),  # xxh3 of the normalised text
+    system=STRING,  # the system message, a long one cut, with a digest of the whole
+    reference=(STRING, "null"),  # where publisher and verifier disagree: their ends
+    answer=(STRING, "null"),
+)
+
+LAYOUTS_FOUND = _schema(
+    file=STRING,
+    layout=STRING,
+    why=STRING,  # what its first rows look like, and where they hold references
+    rows=INT,
+    unreadable=INT,
 )
 
 VERDICTS = _schema(

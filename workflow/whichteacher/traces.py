@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+#: Words per n-gram of the repetition measure.
+NGRAM = 8
+
 
 def find_answer(thinking: str, reference: str | None, reference_type: str | None) -> int | None:
     """Where the reference first stands in the thinking, as the number of characters up to its end; None if nowhere.
@@ -16,3 +19,12 @@ def find_answer(thinking: str, reference: str | None, reference_type: str | None
         return None
     found = re.search(rf"(?<![\w.,]){re.escape(reference)}(?!\w|[.,]\d)", thinking)
     return found.end() if found else None
+
+
+def repeated_share(text: str) -> float | None:
+    """Share of the word n-grams of ``text`` that stood before in it; None for a text shorter than one n-gram."""
+    words = text.split()
+    count = len(words) - NGRAM + 1
+    if count < 1:
+        return None
+    return 1 - len(set(zip(*(words[start:] for start in range(NGRAM)), strict=False))) / count
