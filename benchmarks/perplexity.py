@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/perplexity.py cached [--rows 30000] [--characters 13000]
     .venv/bin/python benchmarks/perplexity.py agreement [--rows 300]
 
-`engine`: tokens read per second by a job of score_perplexity (prompts rendered, rows stored, the table written; starting the engine
-listed apart) against a bare `LLM.generate` of the same token ids, with the engine's and the request's settings of the job
+`engine`: tokens read per second by a job of score_perplexity (prompts rendered, rows stored, the table written; imports are left
+out, starting the engine is listed apart) against a bare `LLM.generate` of the same token ids, with the engine's and the request's settings of the job
 (`bare`), and with vLLM's own way of handing log-probabilities over, an object for every token (`objects`). Each repeat is one
 process for each, in turn, with a new store; the ratios are those of the medians, by the clock and by processor time, which other
 work on the machine disturbs less.
@@ -142,6 +142,8 @@ def run_job(queries: str, attempts: str, store: str, output: str, dtype: str = "
 
     from whichteacher.engines import vllm
 
+    # Imports transformers before the clock starts, as run_bare does.
+    score_perplexity.template(SCORER)
     starts, start_work = [0.0], [0.0]
     scorer = vllm.VllmScorer
 

@@ -126,11 +126,13 @@ def _load(spec: VllmSpec) -> LLM:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
 
-    here: dict[str, Any] = {}
+    # Prompts are rendered by the chat template of transformers' tokenizer. vLLM would take Mistral's own for its models, which reads
+    # the template's special tokens as plain text.
+    here: dict[str, Any] = {"tokenizer_mode": "hf"}
     if not torch.cuda.is_available():
         alone = spec.tensor_parallel * spec.pipeline_parallel == 1
         # A prompt is never longer than max_model_len, so it always fits into one step.
-        here = _ON_CPU | {"max_num_batched_tokens": max(4096, spec.max_model_len)}
+        here |= _ON_CPU | {"max_num_batched_tokens": max(4096, spec.max_model_len)}
         here["distributed_executor_backend"] = "uni" if alone else "mp"
         # In this process, and with a cache (GiB) that leaves room for other jobs.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
