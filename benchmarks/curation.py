@@ -16,9 +16,10 @@ threads) of the same repeat: the median over the repeats and their range. The pe
   counter is high, sorted and counted; it takes windows of equal hash for equal ones;
 - read: no more than reading the file, for scale.
 
-`tokens`: the number of tokens of each real response in DATA, a folder with `outputs/*.jsonl`: every text of 400 characters or
-more, over and over up to 16 MB. The tokenizer is FOLDER's, or one like Qwen's, of 16,384 tokens, that is trained on the texts. Ours is the module that all
-rules count with, its check of the first texts included; hf_loop calls the tokenizer once a text, hf_batch for 64 at a time.
+`tokens`: the number of tokens of each real response in DATA, a folder with `outputs/*.jsonl`: every text of 4,000 characters or
+more, as long traces are, over and over up to 16 MB. The tokenizer is FOLDER's, or one like Qwen's, of 16,384 tokens, that is
+trained on the texts. Ours is the module that all rules count with, its check of the first texts included; hf_loop calls the
+tokenizer once a text, hf_batch for 64 at a time.
 
 `filters`: what `curate_traces` asks of every response: its structure, phrases repeated in a row, frequent n-grams; in MB of text
 a second, beside reading the text from Parquet, and the time of the worst responses of 32,768 tokens.
@@ -140,7 +141,7 @@ def make_real(folder: Path, data: Path, tokenizer: str | None) -> None:
         for path in sorted((data / "outputs").glob("*.jsonl"))
         for line in path.read_text(encoding="utf-8").splitlines()
         for value in json.loads(line).values()
-        if isinstance(value, str) and len(value) >= 400
+        if isinstance(value, str) and len(value) >= 4000
     }
     size = sum(len(text.encode()) for text in texts)
     pq.write_table(pa.table({"text": sorted(texts) * -(-_REAL_BYTES // size)}), folder / "texts.parquet")

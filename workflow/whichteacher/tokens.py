@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _ENCODED_CHARACTERS = 2**18
 #: Tokens of a vocabulary in one text.
 _WORDS = 4096
-#: The first texts that are encoded both ways, in characters: about a second's work.
-_COMPARED_CHARACTERS = 2**18
+#: The first texts that are encoded both ways, in characters.
+_COMPARED_CHARACTERS = 2**17
 #: What ByteLevel splits with where no other pattern is given: GPT-2's.
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 #: Spaces, line ends and contractions where patterns part; scripts, marks and digits where Unicode versions do; marks that
