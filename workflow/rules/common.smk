@@ -47,6 +47,7 @@ config["running"] = {
     },
 }
 CONSTRAINT_JUDGE = STUDY.verification.judge_of("instruction_following")
+CONTROLS = list(STUDY.curation.controls)
 SHARDS = range(STUDY.corpus.shards)
 GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]
 

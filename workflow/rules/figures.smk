@@ -9,7 +9,7 @@ ROLES = (
     else {}
 )
 # The datasets that the figures show, and whose students: the first control's.
-SHOWN = STUDY.curation.controls[0]
+SHOWN = CONTROLS[0]
 
 _MEASURES = collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS)
 _DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SHOWN, teacher=TEACHERS)
@@ -296,7 +296,7 @@ if STUDY.training:
             mem_mb=1000,
             runtime=15,
         params:
-            controls=STUDY.curation.controls,
+            controls=CONTROLS,
             teachers=lambda wildcards: LABELS,
             benchmarks=lambda wildcards: ROLES,
         script:
@@ -325,7 +325,7 @@ rule build_report:
         summaries=(
             collect(
                 "<results>/training/{control}/{teacher}/{seed}/summary.json",
-                control=STUDY.curation.controls,
+                control=CONTROLS,
                 teacher=TEACHERS,
                 seed=STUDY.training.seeds,
             )
@@ -338,7 +338,7 @@ rule build_report:
             *collect("<results>/statistics/{name}.csv", name=STATISTICS),
             *collect("<results>/tables/{name}.{kind}", name=TABLES, kind=["csv", "md"]),
             *_MEASURES,
-            *collect("<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS),
+            *collect("<results>/export/{control}/{teacher}", control=CONTROLS, teacher=TEACHERS),
         ],
         code=code("build_report"),
     output:

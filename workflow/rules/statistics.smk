@@ -15,7 +15,7 @@ LEDGERS = [
     *collect("<results>/curation/{teacher}/{shard}/traces.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
     *collect(
         "<results>/datasets/{control}/{teacher}.ledger.parquet",
-        control=STUDY.curation.controls,
+        control=CONTROLS,
         teacher=TEACHERS,
     ),
 ]
@@ -141,7 +141,7 @@ if STUDY.training:
         input:
             scored=collect(
                 "<results>/evaluation/{control}/{teacher}/{seed}/{benchmark}.scored.parquet",
-                control=STUDY.curation.controls,
+                control=CONTROLS,
                 teacher=TEACHERS,
                 seed=STUDY.training.seeds,
                 benchmark=list(STUDY.evaluation.benchmarks),
@@ -159,7 +159,7 @@ if STUDY.training:
             mem_mb=4000,
             runtime=60,
         params:
-            controls=STUDY.curation.controls,
+            controls=CONTROLS,
             teachers={name: teacher.label for name, teacher in STUDY.teachers.items()},
             benchmarks={name: benchmark.label for name, benchmark in STUDY.evaluation.benchmarks.items()},
             statistics=settings(STUDY.statistics),

@@ -764,7 +764,7 @@ def build_students(
     """The part of the page that speaks of students."""
     labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
     comparison = pd.read_csv(inputs["student_comparison"])
-    control = study["curation"]["controls"][0]
+    control = next(iter(study["curation"]["controls"]))
     together = (comparison["benchmark"] == ALL) & (comparison["control"] == control)
     summaries = {}
     for path in inputs["summaries"]:
