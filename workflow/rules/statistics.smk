@@ -192,6 +192,11 @@ rule summarise_duplicates:
 rule reconcile_ledger:
     input:
         ledgers=LEDGERS,
+        dropped=[ledger.replace(".ledger.", ".dropped.") for ledger in LEDGERS],
+        tables=[
+            *collect("<results>/curation/{teacher}/{shard}/traces.parquet", teacher=TEACHERS, shard=SHARDS),
+            *collect("<results>/datasets/{control}/{teacher}.parquet", control=CONTROLS, teacher=TEACHERS),
+        ],
         code=code("reconcile_ledger"),
     output:
         "<results>/statistics/ledger.csv",
