@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from match_datasets import balance
 
 from whichteacher.ledger import Ledger
 from whichteacher.schemas import (
@@ -25,7 +27,7 @@ from whichteacher.schemas import (
     TRACES,
     TRAINING_LOG,
 )
-from whichteacher.tables import write_json, write_table
+from whichteacher.tables import write_json, write_table, write_text
 
 TEACHERS = {
     "steps": {"label": "Steps", "colour": "#0072b2"},
@@ -105,6 +107,9 @@ def write_teachers(
             if trace["query_id"] not in common:
                 ledger.drop(trace["query_id"], "not_solved_by_all")
         _write_ledger(ledger, root / f"datasets/{CONTROL}/{teacher}")
+    frames = {teacher: pd.DataFrame(found) for teacher, found in traces.items()}
+    matched = {teacher: frame[frame["query_id"].isin(common)] for teacher, frame in frames.items()}
+    write_text(root / f"datasets/{CONTROL}/balance.csv", balance(frames, matched).to_csv(index=False))
     return dict.fromkeys(traces, len(common))
 
 

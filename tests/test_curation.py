@@ -9,11 +9,8 @@ from curate_traces import system_prompt
 from export_dataset import FILES, card, released_row
 from export_dataset import main as export
 from find_duplicate_traces import main as find_duplicate_traces
-from match_datasets import digest_order, match
-from match_datasets import main as match_datasets
 from summarise_duplicates import main as summarise_duplicates
 
-from whichteacher.rule import InputError
 from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, PERPLEXITY_LIMITS, QUERIES, TRACES
 from whichteacher.tables import write_table
 
@@ -245,53 +242,6 @@ def test_equal_responses_are_dropped_where_that_is_asked(tmp_path):
     found = curate(tmp_path, attempts, duplicates=[tmp_path / "duplicates.parquet"])
     assert found["table"]["query_id"].tolist() == ["1", "3"]
     assert found["dropped"][["query_id", "reason", "detail"]].to_numpy().tolist() == [["2", "duplicate_response", "1"]]
-
-
-def frames(**teachers: list[dict]) -> dict[str, pd.DataFrame]:
-    return {name: pd.DataFrame(rows) for name, rows in teachers.items()}
-
-
-def test_parallel_keeps_the_queries_every_teacher_solved():
-    kept = match(frames(a=[trace("1"), trace("2")], b=[trace("2"), trace("3")]), "parallel")
-    assert {name: list(rows) for name, (rows, _) in kept.items()} == {"a": [False, True], "b": [True, False]}
-
-
-def test_equal_rows_and_tokens_bound_every_teacher():
-    teachers = frames(a=[trace(str(i), 10) for i in range(9)], b=[trace(str(i), 30) for i in range(5)])
-    rows = match(teachers, "equal_rows")
-    assert {kept.sum() for kept, _ in rows.values()} == {5}
-    tokens = match(teachers, "equal_tokens")
-    assert all(teachers[name]["output_tokens"][kept].sum() <= 90 for name, (kept, _) in tokens.items())
-    assert tokens["a"][0].sum() == 9 and tokens["b"][0].sum() == 3
-    with pytest.raises(InputError, match="no such control"):
-        match(teachers, "unheard_of")
-
-
-def test_the_cut_takes_the_same_queries_first_for_every_teacher():
-    a, b = pd.DataFrame([trace(str(i)) for i in range(30)]), pd.DataFrame([trace(str(i)) for i in range(29, -1, -1)])
-    ordered = [list(frame["query_id"].to_numpy()[digest_order(frame["query_id"])]) for frame in (a, b)]
-    assert ordered[0] == ordered[1] != list(a["query_id"])
-
-
-def test_datasets_are_copied_from_all_shards_and_what_is_left_out_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("whichteacher.tables.PART_ROWS", 2)
-    solved = {"a": [["1", "2", "3"], ["4", "5"]], "b": [["2"], ["5", "6"]]}
-    inputs = {}
-    for name, shards in solved.items():
-        inputs[name] = [tmp_path / f"{name}{shard}.parquet" for shard in range(2)]
-        for path, queries in zip(inputs[name], shards, strict=True):
-            write_table(path, [trace(query, teacher=name) for query in queries], TRACES)
-    places = [{name: tmp_path / f"{name}.{kind}" for name in solved} for kind in ("table", "ledger", "dropped")]
-    match_datasets(inputs, *places, "parallel")
-    tables, ledgers, dropped = ({name: pd.read_parquet(path) for name, path in kind.items()} for kind in places)
-    for name, table in tables.items():
-        assert table["query_id"].tolist() == ["2", "5"] and set(table["teacher"]) == {name}
-    assert ledgers["a"].set_index("reason")["rows"].to_dict() == {
-        "in": 5,
-        "kept": 2,
-        "not_solved_by_every_teacher": 3,
-    }
-    assert dropped["a"]["query_id"].tolist() == ["1", "3", "4"]
 
 
 def test_the_released_schema(tmp_path):

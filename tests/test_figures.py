@@ -184,7 +184,7 @@ def _report(study, page, training=True, contamination=None):
         "miniature": {"seed": 1} if training else None,
         "teachers": study_tables.TEACHERS,
         "curation": {
-            "controls": [study_tables.CONTROL],
+            "controls": {study_tables.CONTROL: {"kind": "parallel"}},
             "perplexity": {"scorers": {"other": {"model": "org/other"}}} if training else None,
         },
         "statistics": {"confidence": 0.95},
@@ -201,6 +201,7 @@ def _report(study, page, training=True, contamination=None):
         "collected": sorted(study.glob("verification/*/*/attempts.parquet")),
         "datasets": [study / f"datasets/{study_tables.CONTROL}/{teacher}.parquet" for teacher in study_tables.TEACHERS],
         "quoted": [],
+        "balances": [study / f"datasets/{study_tables.CONTROL}/balance.csv"],
         "summaries": sorted(study.glob("training/*/*/*/summary.json")),
         "figures": [study / f"figures/{name}.svg" for name in FIGURES if training or name not in students],
         "files": sorted(study.glob("statistics/*.csv")),

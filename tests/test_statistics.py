@@ -1,4 +1,6 @@
 import itertools
+import shutil
+from pathlib import Path
 
 import compare_students
 import compare_teachers
@@ -31,7 +33,7 @@ from whichteacher.resampling import (
     sign_flip_p,
 )
 from whichteacher.rule import InputError
-from whichteacher.schemas import COLLECTED, LEDGER, QUERIES, TRACE_MEASURES
+from whichteacher.schemas import COLLECTED, DROPPED, LEDGER, QUERIES, TRACE_MEASURES, TRACES
 from whichteacher.tables import read_frame, write_table
 from whichteacher.traces import find_answer
 
@@ -389,10 +391,75 @@ def test_an_unbalanced_ledger_fails(tmp_path):
     assert not (tmp_path / "ledger.csv").exists()
 
 
-def test_rows_lost_between_steps_fail():
-    lines = pd.DataFrame(
-        [("clean_queries", "all", "kept", 8), ("deduplicate_queries", "all", "in", 7)],
-        columns=["step", "scope", "reason", "rows"],
-    )
-    with pytest.raises(LedgerError, match="clean_queries kept 8 rows of all, deduplicate_queries took in 7"):
-        reconcile_ledger.check_flows(lines)
+def reconcile(root: Path) -> pd.DataFrame:
+    reconcile_ledger.main(sorted(root.glob("**/*.ledger.parquet")), root / "ledger.csv")
+    return pd.read_csv(root / "ledger.csv")
+
+
+@pytest.fixture
+def copied(study, tmp_path) -> Path:
+    """A copy of the study that a test may break."""
+    return shutil.copytree(study, tmp_path / "copied")
+
+
+#: For each link of the chain: a ledger of its later step, and the words about the earlier one.
+LINKS = [
+    ("corpus/cleaned", "import_source kept {} rows of all, clean_queries took in {}"),
+    ("corpus/deduplicated", "clean_queries kept {} rows of all, deduplicate_queries took in {}"),
+    ("corpus/decontaminated", "deduplicate_queries kept {} rows of all, decontaminate_queries took in {}"),
+    ("verification/leaps/1/attempts", "decontaminate_queries kept {} rows of leaps, collect_attempts took in {}"),
+    ("curation/leaps/1/traces", "collect_attempts kept {} rows of leaps/1, curate_traces took in {}"),
+    ("datasets/parallel/leaps", "curate_traces kept {} rows of parallel/leaps, match_datasets took in {}"),
+]
+
+
+@pytest.mark.parametrize(("stem", "told"), LINKS)
+def test_each_broken_link_fails_with_step_scope_and_numbers(copied, stem, told):
+    """A row more comes in and is dropped, so that the step itself balances."""
+    assert {(before, after) for before, after, _ in reconcile_ledger.FLOWS} == {
+        (words.split()[0], words.split(", ")[1].split()[0]) for _, words in LINKS
+    }
+    ledger = copied / f"{stem}.ledger.parquet"
+    lines = read_frame(ledger, LEDGER)
+    lines.loc[lines["reason"] == "in", "rows"] += 1
+    lines.loc[len(lines)] = [lines["step"][0], lines["scope"][0], "more", 1]
+    write_table(ledger, lines, LEDGER)
+    with pytest.raises(LedgerError, match=told.format(r"\d+", r"\d+")):
+        reconcile(copied)
+    assert not (copied / "ledger.csv").exists()
+
+
+@pytest.mark.parametrize(("stem", "told"), LINKS)
+def test_a_scope_or_step_without_a_ledger_fails(copied, stem, told):
+    """That one ledger is missing tells at its own link; at the first link of the corpus, at the next."""
+    (copied / f"{stem}.ledger.parquet").unlink()
+    step = told.split(", ")[1].split()[0]
+    with pytest.raises(LedgerError, match=step):
+        reconcile(copied)
+
+
+def test_dropped_rows_that_are_not_those_of_the_ledger_fail(copied):
+    path = copied / "datasets/parallel/steps.dropped.parquet"
+    dropped = read_frame(path, DROPPED)
+    write_table(path, dropped.iloc[1:], DROPPED)
+    with pytest.raises(
+        LedgerError, match=rf"match_datasets on parallel/steps: .* {len(dropped)} rows dropped as .* holds "
+    ):
+        reconcile(copied)
+
+
+@pytest.mark.parametrize("stem", ["curation/steps/1/traces", "datasets/parallel/steps"])
+def test_a_table_with_fewer_rows_than_were_kept_fails(copied, stem):
+    path = copied / f"{stem}.parquet"
+    rows = read_frame(path, TRACES)
+    write_table(path, rows.iloc[1:], TRACES)
+    with pytest.raises(LedgerError, match=rf"{len(rows)} rows kept, .*{stem}.parquet holds {len(rows) - 1}"):
+        reconcile(copied)
+
+
+def test_a_study_that_has_not_run_to_its_end_reconciles_so_far(copied):
+    shutil.rmtree(copied / "datasets")
+    assert reconcile(copied)["step"].nunique() == 6
+    shutil.rmtree(copied / "verification")
+    with pytest.raises(LedgerError, match=r"curate_traces took in .* and collect_attempts has no ledger"):
+        reconcile(copied)

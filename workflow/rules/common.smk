@@ -54,6 +54,7 @@ CONSTRAINT_JUDGE = STUDY.verification.judge_of("instruction_following")
 # What stands in the place of a control's name where it is no student that is evaluated.
 MODELS_CONTROL = "models"
 EVALUATED = STUDY.evaluation.models if STUDY.evaluation else {}
+CONTROLS = list(STUDY.curation.controls) if STUDY.curation else []
 SHARDS = range(STUDY.corpus.shards)
 GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]
 

@@ -236,6 +236,7 @@ rule match_datasets:
         tables=expand("<results>/datasets/{{control}}/{teacher}.parquet", teacher=TEACHERS),
         ledgers=expand("<results>/datasets/{{control}}/{teacher}.ledger.parquet", teacher=TEACHERS),
         dropped=expand("<results>/datasets/{{control}}/{teacher}.dropped.parquet", teacher=TEACHERS),
+        balance="<results>/datasets/{control}/balance.csv",
     log:
         "<logs>/match_datasets/{control}.log",
     conda:
@@ -246,6 +247,8 @@ rule match_datasets:
         runtime=20 if STUDY.miniature else 12 * 60,
     params:
         teachers=TEACHERS,
+        control=lambda wildcards: settings(STUDY.curation.controls[wildcards.control]),
+        tokenizer=settings(STUDY.curation.ngrams.tokenizer),
     script:
         "../scripts/match_datasets.py"
 
@@ -273,5 +276,5 @@ rule export_dataset:
 
 rule datasets:
     input:
-        collect("<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS),
+        collect("<results>/export/{control}/{teacher}", control=CONTROLS, teacher=TEACHERS),
     localrule: True

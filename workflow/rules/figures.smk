@@ -9,7 +9,7 @@ ROLES = (
     else {}
 )
 # The datasets that the figures show, and whose students: the first control's.
-SHOWN = STUDY.curation.controls[0]
+SHOWN = CONTROLS[0]
 
 _MEASURES = collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS)
 _DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SHOWN, teacher=TEACHERS)
@@ -332,7 +332,7 @@ if STUDY.training:
             mem_mb=1000,
             runtime=15,
         params:
-            controls=STUDY.curation.controls,
+            controls=CONTROLS,
             teachers=lambda wildcards: LABELS,
             benchmarks=lambda wildcards: ROLES,
         script:
@@ -351,6 +351,7 @@ rule build_report:
         perplexities=[] if STUDY.audit else "<results>/statistics/perplexities.csv",
         ledger="<results>/statistics/ledger.csv",
         duplicates=[] if STUDY.audit else "<results>/statistics/duplicates.csv",
+        balances=[] if STUDY.audit else collect("<results>/datasets/{control}/balance.csv", control=CONTROLS),
         contamination="<results>/corpus/contamination.parquet",
         quoted=(
             collect("<results>/curation/{teacher}/{shard}/contaminated.parquet", teacher=TEACHERS, shard=SHARDS)
@@ -369,7 +370,7 @@ rule build_report:
         summaries=(
             collect(
                 "<results>/training/{control}/{teacher}/{seed}/summary.json",
-                control=STUDY.curation.controls,
+                control=CONTROLS,
                 teacher=TEACHERS,
                 seed=STUDY.training.seeds,
             )
@@ -386,9 +387,8 @@ rule build_report:
                 if STUDY.audit
                 else [
                     *_MEASURES,
-                    *collect(
-                        "<results>/export/{control}/{teacher}", control=STUDY.curation.controls, teacher=TEACHERS
-                    ),
+                    *collect("<results>/datasets/{control}/balance.csv", control=CONTROLS),
+                    *collect("<results>/export/{control}/{teacher}", control=CONTROLS, teacher=TEACHERS),
                 ]
             ),
         ],

@@ -18,7 +18,7 @@ if not STUDY.audit:
         *collect("<results>/curation/{teacher}/{shard}/traces.ledger.parquet", teacher=TEACHERS, shard=SHARDS),
         *collect(
             "<results>/datasets/{control}/{teacher}.ledger.parquet",
-            control=STUDY.curation.controls,
+            control=CONTROLS,
             teacher=TEACHERS,
         ),
     ]
@@ -182,7 +182,7 @@ if STUDY.training:
         input:
             scored=collect(
                 "<results>/evaluation/{control}/{teacher}/{seed}/{benchmark}.scored.parquet",
-                control=STUDY.curation.controls,
+                control=CONTROLS,
                 teacher=TEACHERS,
                 seed=STUDY.training.seeds,
                 benchmark=list(STUDY.evaluation.benchmarks),
@@ -200,7 +200,7 @@ if STUDY.training:
             mem_mb=4000,
             runtime=60,
         params:
-            controls=STUDY.curation.controls,
+            controls=CONTROLS,
             teachers={name: teacher.label for name, teacher in STUDY.teachers.items()},
             benchmarks={name: benchmark.label for name, benchmark in STUDY.evaluation.benchmarks.items()},
             statistics=settings(STUDY.statistics),
@@ -233,6 +233,15 @@ rule summarise_duplicates:
 rule reconcile_ledger:
     input:
         ledgers=LEDGERS,
+        dropped=[ledger.replace(".ledger.", ".dropped.") for ledger in LEDGERS],
+        tables=(
+            []
+            if STUDY.audit
+            else [
+                *collect("<results>/curation/{teacher}/{shard}/traces.parquet", teacher=TEACHERS, shard=SHARDS),
+                *collect("<results>/datasets/{control}/{teacher}.parquet", control=CONTROLS, teacher=TEACHERS),
+            ]
+        ),
         code=code("reconcile_ledger"),
     output:
         "<results>/statistics/ledger.csv",

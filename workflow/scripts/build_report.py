@@ -923,6 +923,66 @@ def _off_diagonal(verified: pd.DataFrame) -> int:
 # --- corpus ----------------------------------------------------------------------------------------------------------
 
 
+#: Why the datasets of a control are as they are, by kind.
+_KINDS = {
+    "parallel": "the queries that every teacher solved",
+    "own_passes": "all that each teacher solved",
+    "equal_rows": "own passes, cut to the rows of the smallest teacher",
+    "equal_tokens": "own passes, cut to the response tokens of the smallest teacher",
+    "length_matched": "own passes, as many of each category and bin of length for every teacher",
+    "perplexity_matched": "own passes, as many of each category and bin of perplexity for every teacher",
+    "length_perplexity_matched": "own passes, as many of each category and bin of length and perplexity for every teacher",
+    "score_quantile": "the best-scored of each category of what each teacher solved",
+    "format_normalised": "the queries that every teacher solved, with the text in one format; its perplexity is not known",
+}
+
+
+def balance_table(rows: pd.DataFrame, control: str, kind: str, teachers: Mapping[str, str]) -> Table:
+    """How alike the datasets of one control are; ``rows`` of its balance."""
+    heads = ("Teacher", "Category", "Solved", "In the dataset", "Tokens", "Mean length", "Median", "Perplexity")
+    differences = ("Length apart before", "Length apart", "Perplexity apart before", "Perplexity apart")
+    caption = (
+        f"{control}: {_KINDS[kind]}. Apart: this teacher’s mean less that of the others, in standard deviations, of all that was "
+        "solved (before) and in the dataset."
+    )
+    shown = [
+        (
+            teachers[row["teacher"]],
+            row["category"].replace("_", " "),
+            number(row["rows_before"]),
+            number(row["rows"]),
+            number(row["tokens"]),
+            number(row["length_mean"], 1),
+            number(row["length_median"], 1),
+            number(row["perplexity_mean"], 3),
+            *(
+                number(row[f"{measure}_difference{suffix}"], 2)
+                for measure in ("length", "perplexity")
+                for suffix in ("_before", "")
+            ),
+        )
+        for row in rows.to_dict("records")
+    ]
+    return table(caption, (*heads, *differences), shown, text=(0, 1))
+
+
+def balances(
+    paths: Sequence[str], controls: Mapping[str, Mapping[str, Any]], teachers: Mapping[str, str]
+) -> list[dict[str, Table]]:
+    """The balance of every control, over all categories and in each; ``paths`` in the order of ``controls``."""
+    found = []
+    for path, (name, control) in zip(paths, controls.items(), strict=True):
+        rows = pd.read_csv(path)
+        whole = rows["category"] == ALL
+        found.append(
+            {
+                "whole": balance_table(rows[whole], name, control["kind"], teachers),
+                "by_category": balance_table(rows[~whole], name, control["kind"], teachers),
+            }
+        )
+    return found
+
+
 def ledger_tables(lines: pd.DataFrame) -> list[Table]:
     """One table per step, in the order of the ledger."""
     tables = []
@@ -1049,6 +1109,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "teachers": teachers,
         "audit": build_audit(inputs["found"], teachers) if study["audit"] else None,
         "figures": [pictures[name] for name in FIGURES if name in pictures and name not in _APART],
+        "balances": [],
         "costs": None,
         "training": None,
         "example": None,
@@ -1081,6 +1142,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "finding": page["trained"],
         "tables": page["trained"],
         "figures": compared,
+        "datasets": compared,
         "teachers": compared,
         "traces": page["example"] is not None,
         "costs": compared,
@@ -1092,6 +1154,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "figures": "Figures",
         "teachers": "Teachers",
         "traces": "Traces",
+        "datasets": "Datasets",
         "costs": "Costs",
         "verdicts": "Verdicts",
         "ledger": "Ledger",
@@ -1132,6 +1195,7 @@ def build_teachers(
         if scorers
         else None,
         "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
+        "balances": balances(inputs["balances"], study["curation"]["controls"], teachers),
         "duplicates": equal_responses(pd.read_csv(inputs["duplicates"]), teachers),
         "example": example(dict(zip(teachers, inputs["datasets"], strict=True)), teachers, colours),
     }
@@ -1148,7 +1212,7 @@ def build_students(
     """The part of the page that speaks of students."""
     labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
     comparison = pd.read_csv(inputs["student_comparison"])
-    control = study["curation"]["controls"][0]
+    control = next(iter(study["curation"]["controls"]))
     together = (comparison["benchmark"] == ALL) & (comparison["control"] == control)
     summaries = {}
     for path in inputs["summaries"]:

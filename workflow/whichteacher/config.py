@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from whichteacher.patterns import ENDING, IMAGE, TABLE, UNWANTED, URL
 from whichteacher.places import locate
@@ -790,6 +790,72 @@ class Repetition(Block):
     min_times: Annotated[int, Field(ge=2)] = Field(description="How often it stands there in a row, or more often.")
 
 
+Kind = Literal[
+    "parallel",
+    "own_passes",
+    "equal_rows",
+    "equal_tokens",
+    "length_matched",
+    "perplexity_matched",
+    "length_perplexity_matched",
+    "score_quantile",
+    "format_normalised",
+]
+#: Kinds that a setting of a control is of.
+_SETTINGS_OF = {
+    "length_bins": ("length_matched", "length_perplexity_matched"),
+    "perplexity_bins": ("perplexity_matched", "length_perplexity_matched"),
+    "share": ("score_quantile",),
+}
+Bins = Annotated[int, Field(ge=1)] | Annotated[list[float], Field(min_length=1)]
+
+
+class Control(Block):
+    """A dataset of each teacher, such that the datasets may be compared."""
+
+    kind: Kind | None = Field(
+        None,
+        description="parallel: queries every teacher solved; own_passes: all of a teacher's own; equal_rows, equal_tokens: own "
+        "passes cut to the smallest teacher's; length_matched, perplexity_matched, length_perplexity_matched: as many of each "
+        "category and bin for every teacher; score_quantile: the best-scored of each category; format_normalised: parallel with "
+        "the text in one format. None takes the control's name.",
+    )
+    length_bins: Bins | None = Field(
+        None,
+        description="Bins of length: limits in tokens, or how many quantiles of each category; none: 10 quantiles.",
+    )
+    perplexity_bins: Bins | None = Field(
+        None, description="Bins of perplexity: limits, or how many quantiles of each category; none: 10 quantiles."
+    )
+    share: float | None = Field(
+        None, gt=0, le=1, description="score_quantile: share of each category that is kept; none: 0.5."
+    )
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Control:
+        for key, kinds in _SETTINGS_OF.items():
+            value = getattr(self, key)
+            if value is not None and self.kind not in kinds:
+                raise ValueError(f"kind {self.kind} takes no `{key}`, which is of {' and '.join(kinds)}: remove it")
+            if isinstance(value, list) and value != sorted(set(value)):
+                raise ValueError(f"{key} {value} do not rise: list the limits from the smallest on, each once")
+        return self
+
+
+def _named_controls(value: Any) -> Any:
+    """A list of kinds as a mapping from name to control; a control without a kind is of the kind of its name."""
+    if isinstance(value, list):
+        if len(set(map(str, value))) < len(value):
+            raise ValueError("a control is listed twice: name two of one kind in a mapping")
+        value = {str(name): {} for name in value}
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: {"kind": name, **(control or {})} if control is None or isinstance(control, dict) else control
+        for name, control in value.items()
+    }
+
+
 class Curation(Block):
     """Quality filters, and the datasets built from what passes."""
 
@@ -808,12 +874,23 @@ class Curation(Block):
         description="What becomes of traces whose response holds a benchmark problem that their query does not. The paper "
         "decontaminates queries alone, and so does `measure`.",
     )
-    controls: list[Literal["parallel", "own_passes", "equal_rows", "equal_tokens"]] = Field(
-        ["parallel"],
+    controls: Annotated[
+        dict[Name, Control], BeforeValidator(_named_controls, json_schema_input_type=list[Kind] | dict[Name, Control])
+    ] = Field(
+        default_factory=lambda: {"parallel": Control(kind="parallel")},
         min_length=1,
-        description="Datasets to build. parallel: queries every teacher solved; own_passes: all of a teacher's own; "
-        "equal_rows, equal_tokens: own passes cut to the smallest teacher's.",
+        description="Datasets to build, by name: the figures show the first. A list of kinds will do where no setting "
+        "is needed.",
     )
+
+    @model_validator(mode="after")
+    def _controls_fit(self) -> Curation:
+        for name, control in self.controls.items():
+            if name == "models":
+                raise ValueError("no control may be called `models`: results of `evaluation.models` have that name")
+            if self.perplexity is None and "perplexity" in (control.kind or ""):
+                raise ValueError(f"control {name} matches perplexities, and none are computed: add `perplexity`")
+        return self
 
 
 class Recipe(Block):
