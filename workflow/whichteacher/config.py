@@ -674,6 +674,16 @@ class Ngrams(Block):
     tokenizer: ModelRef = Field(description="Whose tokens; also the tokenizer of every length in tables and figures.")
 
 
+class Release(Block):
+    """Who publishes the exports: for their metadata alone."""
+
+    creator: str | None = Field(None, description="Person or organisation that publishes them.")
+    url: str | None = Field(None, pattern=r"^https?://", description="Where they are published.")
+    date: str | None = Field(
+        None, pattern=r"^\d{4}-\d\d-\d\d$", description="Day of publication, `YYYY-MM-DD` in quotes."
+    )
+
+
 class Curation(Block):
     """Quality filters, and the datasets built from what passes."""
 
@@ -685,6 +695,7 @@ class Curation(Block):
         description="Datasets to build. parallel: queries every teacher solved; own_passes: all of a teacher's own; "
         "equal_rows, equal_tokens: own passes cut to the smallest teacher's.",
     )
+    release: Release = Field(default_factory=Release, description="Who publishes the exports, for their metadata.")
 
 
 class Recipe(Block):

@@ -14,8 +14,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from whichteacher.responses import ANSWER, END_ANSWER, END_THINK, TAGS, THINK, join_response
-from whichteacher.rows import Fault, Turns, decoded, text_of, turns_of
+from whichteacher.release import FILES
+from whichteacher.responses import ANSWER, END_ANSWER, END_THINK, TAGS, THINK, join_response, split_response
+from whichteacher.rows import Fault, Turns, answer_of, canonical, decoded, text_of, turns_of
 
 #: OpenThoughts-114k's marks, by the tag that takes their place.
 _MARKERS = {
@@ -28,6 +29,10 @@ _MARKERS = {
 _FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence"), "stop") | dict.fromkeys(
     ("length", "max_tokens", "max_length"), "length"
 )
+
+
+#: Our categories by the names of the release.
+_CATEGORIES = {name: category for category, name in FILES.items()}
 
 
 class Trace(NamedTuple):
@@ -84,6 +89,46 @@ def read_trace(values: Mapping[str, Any], layout: str) -> Trace:
         score=_number("verify_score", places),
         perplexity=_number("ppl", places),
     )
+
+
+def read_record(values: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a record of the ``am`` layout holds, as columns of TRACES (:data:`whichteacher.release.COLUMNS`).
+
+    Keys of ``info`` are looked for in the response's turn, then in the question's. Tests and constraints that are no text are
+    written as JSON, numbers as references as text. Raises :class:`Fault` where the record cannot be read, or its response is not
+    in the format.
+    """
+    trace = read_trace(values, "am")
+    thinking, answer, fault = split_response(trace.text)
+    if fault:
+        raise Fault(f"structure_{fault}", "the response is not in the format of the release")
+    found = decoded(values["conversations"], "conversations")
+    infos = [turn["info"] for turn in reversed(found[-2:]) if isinstance(turn.get("info"), Mapping)]
+
+    def held(key: str) -> Any:
+        return next((info[key] for info in infos if info.get(key) is not None), None)
+
+    def written(key: str) -> str | None:
+        value = held(key)
+        return value if value is None or isinstance(value, str) else canonical(value, key)
+
+    category = held("category")
+    if category not in _CATEGORIES:
+        raise Fault("wrong_type", f"category {category!r} is none of {', '.join(_CATEGORIES)}")
+    return {
+        "system": trace.system,
+        "turns": trace.turns,
+        "thinking": thinking,
+        "answer": answer,
+        "source": text_of(held("source"), "source"),
+        "category": _CATEGORIES[category],
+        "reference": answer_of(held("ground_truth")),
+        "tests": written("test_case"),
+        "constraints": written("instruction_constrain"),
+        "verify_score": trace.score,
+        "teacher": text_of(held("model_name"), "model_name"),
+        "perplexity": trace.perplexity,
+    }
 
 
 def _finish_reason(places: tuple[Mapping[str, Any], ...]) -> str:

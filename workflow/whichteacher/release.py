@@ -194,7 +194,7 @@ class Writer:
         named = []
         for number, shard in enumerate(self._shards):
             path = f"{PARQUET}/{self.name}/train-{number:05d}-of-{count:05d}.parquet"
-            os.rename(self._folder / shard.path, self._folder / path)
+            (self._folder / shard.path).rename(self._folder / path)
             named.append(shard._replace(path=path))
         return [Written(f"{self.name}.jsonl", self.name, self.rows), *named]
 

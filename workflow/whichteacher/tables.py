@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,6 +59,30 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder that takes the place of ``path`` when the block ends without an error.
+
+    A folder that was there is moved aside first, for no file system replaces one that is not empty; what a killed writer
+    left is removed. What is in the folder is the caller's to flush to disk.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * _RANDOM_CHARACTERS}"):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    before = temporary / "before"
+    made = temporary / "made"
+    made.mkdir()
+    try:
+        yield made
+        if target.exists():
+            target.rename(before)
+        made.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
@@ -66,6 +92,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON (two-space indent, keys as given) atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """sha256 (hex) of a file, which is on disk after that."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -159,6 +192,17 @@ def read_batches(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[pa
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             yield as_table(file.read_row_group(group), schema, str(path))
+
+
+def read_rows(
+    path: str | os.PathLike[str], schema: pa.Schema, columns: Sequence[str], rows: int = 256
+) -> Iterator[dict[str, Any]]:
+    """The rows of a table one after the other, ``rows`` in memory at a time however large its row groups are."""
+    wanted = pa.schema([schema.field(name) for name in columns])
+    # Without read-ahead, or a row group would be in memory as a whole.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
+            yield from as_table(pa.Table.from_batches([batch]), wanted, str(path)).to_pylist()
 
 
 def read_frame(
