@@ -1,13 +1,10 @@
-"""Filters, controls and the released schema."""
+"""Filters and controls."""
 
-import json
 import math
 
 import pandas as pd
 import pytest
 from curate_traces import structure_fault
-from export_dataset import FILES, card, released_row
-from export_dataset import main as export
 from find_frequent_ngrams import frequent
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +12,6 @@ from match_datasets import match, shuffled
 from score_perplexity import batches, perplexities
 
 from whichteacher.rule import InputError, Progress
-from whichteacher.schemas import TRACES
-from whichteacher.tables import write_table
 
 GOOD = "<think>work</think><answer>1</answer>"
 
@@ -114,35 +109,3 @@ def test_equal_rows_and_tokens_bound_every_teacher():
 def test_the_cut_takes_the_same_queries_first_for_every_teacher():
     a, b = pd.DataFrame([trace(str(i)) for i in range(30)]), pd.DataFrame([trace(str(i)) for i in range(29, -1, -1)])
     assert list(shuffled(a)["query_id"]) == list(shuffled(b)["query_id"]) != list(a["query_id"])
-
-
-def test_the_released_schema(tmp_path):
-    turns = [
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "two"},
-        {"role": "user", "content": "three"},
-    ]
-    record = released_row(trace("1", turns=turns))
-    assert list(record) == ["system", "conversations"]
-    assert [turn["from"] for turn in record["conversations"]] == ["human", "assistant", "human", "assistant"]
-    infos = [turn["info"] for turn in record["conversations"]]
-    assert all(list(info) == list(infos[0]) for info in infos) and len(infos[0]) == 10
-    assert infos[2]["ground_truth"] == "2" and infos[0]["ground_truth"] is None
-    assert infos[3]["verify_score"] == 1.0 and infos[3]["model_name"] == "steps" and infos[3]["ppl"] == 1.5
-    assert record["conversations"][-1]["value"] == "<think>1+1=2</think><answer>\\boxed{2}</answer>"
-
-
-def test_an_export_is_loaded_by_the_datasets_library(tmp_path):
-    from datasets import load_dataset
-
-    rows = [trace("1"), trace("2", category="general", source="other"), trace("3")]
-    write_table(tmp_path / "d.parquet", rows, TRACES)
-    export(str(tmp_path / "d.parquet"), str(tmp_path / "out"), "parallel", "Steps", "test")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-        ["README.md", *(f"{name}.jsonl" for name in FILES.values())]
-    )
-    lines = (tmp_path / "out" / "math.jsonl").read_text().splitlines()
-    assert [json.loads(line)["conversations"][0]["value"] for line in lines] == ["Compute 1 + 1."] * 2
-    loaded = load_dataset(str(tmp_path / "out"), "math", split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded.num_rows == 2 and loaded[0]["conversations"][1]["info"]["think_content"] == "1+1=2"
-    assert "| made | Apache-2.0 | 2 |" in card(rows, "parallel", "Steps", "test")
