@@ -3,5 +3,5 @@
 # makes a new environment when this file changes, and knows nothing of the list it reads.
 set -euo pipefail
 requirements="${WHICHTEACHER_ENVS:?set by workflow/rules/common.smk}/curation.txt"
-echo "f6d7f70d922941e9ca2434bece457aa8a15e52b8fbae0f0be88b35b3e27c1ba6  $requirements" | sha256sum --check --quiet
+echo "bb5793c4c604a6f78f7524d406647b09fb2f5c0a1cec3c2c319d0be93791b544  $requirements" | sha256sum --check --quiet
 python -m pip install --no-deps --no-cache-dir --require-hashes --requirement "$requirements"
