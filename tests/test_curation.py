@@ -1,17 +1,13 @@
-"""Filters, controls and the released schema."""
-
-import json
+"""Filters and controls."""
 
 import pandas as pd
 import pytest
 from curate_traces import main as curate_traces
 from curate_traces import system_prompt
-from export_dataset import FILES, card, released_row
-from export_dataset import main as export
 from find_duplicate_traces import main as find_duplicate_traces
 from summarise_duplicates import main as summarise_duplicates
 
-from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, PERPLEXITY_LIMITS, QUERIES, TRACES
+from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, PERPLEXITY_LIMITS, QUERIES
 from whichteacher.tables import write_table
 
 DUPLICATE_TABLES = ("digests", "duplicates", "repeats")
@@ -242,35 +238,3 @@ def test_equal_responses_are_dropped_where_that_is_asked(tmp_path):
     found = curate(tmp_path, attempts, duplicates=[tmp_path / "duplicates.parquet"])
     assert found["table"]["query_id"].tolist() == ["1", "3"]
     assert found["dropped"][["query_id", "reason", "detail"]].to_numpy().tolist() == [["2", "duplicate_response", "1"]]
-
-
-def test_the_released_schema(tmp_path):
-    turns = [
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "two"},
-        {"role": "user", "content": "three"},
-    ]
-    record = released_row(trace("1", turns=turns))
-    assert list(record) == ["system", "conversations"]
-    assert [turn["from"] for turn in record["conversations"]] == ["human", "assistant", "human", "assistant"]
-    infos = [turn["info"] for turn in record["conversations"]]
-    assert all(list(info) == list(infos[0]) for info in infos) and len(infos[0]) == 10
-    assert infos[2]["ground_truth"] == "2" and infos[0]["ground_truth"] is None
-    assert infos[3]["verify_score"] == 1.0 and infos[3]["model_name"] == "steps" and infos[3]["ppl"] == 1.5
-    assert record["conversations"][-1]["value"] == "<think>1+1=2</think><answer>\\boxed{2}</answer>"
-
-
-def test_an_export_is_loaded_by_the_datasets_library(tmp_path):
-    from datasets import load_dataset
-
-    rows = [trace("1"), trace("2", category="general", source="other"), trace("3")]
-    write_table(tmp_path / "d.parquet", rows, TRACES)
-    export(str(tmp_path / "d.parquet"), str(tmp_path / "out"), "parallel", "Steps", "test")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-        ["README.md", *(f"{name}.jsonl" for name in FILES.values())]
-    )
-    lines = (tmp_path / "out" / "math.jsonl").read_text().splitlines()
-    assert [json.loads(line)["conversations"][0]["value"] for line in lines] == ["Compute 1 + 1."] * 2
-    loaded = load_dataset(str(tmp_path / "out"), "math", split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded.num_rows == 2 and loaded[0]["conversations"][1]["info"]["think_content"] == "1+1=2"
-    assert "| made | Apache-2.0 | 2 |" in card(rows, "parallel", "Steps", "test")

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from export_dataset import released_row
 from generate_responses import published_rows
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +24,7 @@ from whichteacher import tokens
 from whichteacher.ledger import Ledger
 from whichteacher.published import LAYOUTS, read_trace
 from whichteacher.queries import query_id, shard_of
+from whichteacher.release import released_row
 from whichteacher.responses import CONVERSIONS, TAGS, split_response
 from whichteacher.rows import Fault, file_rows, read_rows
 from whichteacher.rule import InputError

@@ -216,6 +216,39 @@ def evaluation_devices(wildcards):
     return block.tensor_parallel * block.data_parallel
 
 
+def ledgers_down_to(wildcards):
+    """The ledgers of everything that led to a dataset, in the order the data flows."""
+    return [
+        *collect("<results>/corpus/imported/{source}.ledger.parquet", source=list(STUDY.corpus.sources)),
+        "<results>/corpus/cleaned.ledger.parquet",
+        "<results>/corpus/deduplicated.ledger.parquet",
+        "<results>/corpus/decontaminated.ledger.parquet",
+        *(
+            ["<results>/generation/{teacher}/traces.ledger.parquet"]
+            if STUDY.teachers[wildcards.teacher].engine == "dataset"
+            else []
+        ),
+        *expand("<results>/verification/{{teacher}}/{shard}/attempts.ledger.parquet", shard=SHARDS),
+        *expand("<results>/curation/{{teacher}}/{shard}/traces.ledger.parquet", shard=SHARDS),
+        "<results>/datasets/{control}/{teacher}.ledger.parquet",
+    ]
+
+
+def study_of_export(wildcards) -> dict:
+    """What an export says of the study: its name, the settings that led to the dataset, who publishes it."""
+    return {
+        "name": STUDY.study,
+        "settings": {
+            "teacher": teacher_settings(wildcards),
+            "corpus": settings(STUDY.corpus, exclude={"shards"}),
+            "verification": settings(STUDY.verification, exclude={"judges", "audit"})
+            | {"judges": {name: judge_block(name) for name in STUDY.verification.judges}},
+            "curation": settings(STUDY.curation, exclude={"controls", "release"}),
+        },
+        "release": settings(STUDY.curation.release),
+    }
+
+
 wildcard_constraints:
     source="[a-z0-9_]+",
     benchmark="[a-z0-9_]+",

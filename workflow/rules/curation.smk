@@ -256,6 +256,10 @@ rule match_datasets:
 rule export_dataset:
     input:
         dataset="<results>/datasets/{control}/{teacher}.parquet",
+        ledgers=ledgers_down_to,
+        attempts=_ATTEMPTS,
+        cases="<results>/verification/audit/cases.parquet",
+        again="<results>/verification/audit/sample.parquet",
         code=code("export_dataset"),
     output:
         folder=directory("<results>/export/{control}/{teacher}"),
@@ -265,11 +269,11 @@ rule export_dataset:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 32000,
+        mem_mb=1000 if STUDY.miniature else 4000,
         runtime=20 if STUDY.miniature else 6 * 60,
     params:
         label=lambda wildcards: STUDY.teachers[wildcards.teacher].label,
-        study=STUDY.study,
+        study=study_of_export,
     script:
         "../scripts/export_dataset.py"
 

@@ -22,6 +22,7 @@ from whichteacher.ledger import Ledger
 from whichteacher.places import locate
 from whichteacher.published import LAYOUTS, OPTIONAL_COLUMNS, layout_of, read_trace
 from whichteacher.queries import query_id, shard_of
+from whichteacher.release import is_copy
 from whichteacher.rows import Fault, file_rows, hub_file
 from whichteacher.rule import InputError, Progress
 from whichteacher.schemas import LAYOUTS_FOUND, PUBLISHED, QUERIES
@@ -85,7 +86,8 @@ class Buckets:
 
 
 def trace_files(traces: str, revision: str | None, named: Sequence[str] | None = None) -> dict[str, Path]:
-    """The files of a release by the name that locations call them, in the order of names: those ``named``, or all.
+    """The files of a release by the name that locations call them, in the order of names: those ``named``, or all, without the
+    Parquet files of an export that hold the rows of the JSON lines beside them once more.
 
     With a ``revision`` the hub data set is fetched, into the hub's cache. Raises :class:`InputError` where that fails and
     where there is no file of traces.
@@ -112,6 +114,7 @@ def trace_files(traces: str, revision: str | None, named: Sequence[str] | None =
         for path in folder.rglob("*")
         if path.is_file() and path.name.endswith(tuple(_GROWTH))
     }
+    files = {name: path for name, path in files.items() if not is_copy(name, files)}
     if not files:
         raise InputError(
             f"{traces}: no {kinds} file: point the teacher's `traces` at the folder of the published files"

@@ -856,6 +856,16 @@ def _named_controls(value: Any) -> Any:
     }
 
 
+class Release(Block):
+    """Who publishes the exports: for their metadata alone."""
+
+    creator: str | None = Field(None, description="Person or organisation that publishes them.")
+    url: str | None = Field(None, pattern=r"^https?://", description="Where they are published.")
+    date: str | None = Field(
+        None, pattern=r"^\d{4}-\d\d-\d\d$", description="Day of publication, `YYYY-MM-DD` in quotes."
+    )
+
+
 class Curation(Block):
     """Quality filters, and the datasets built from what passes."""
 
@@ -882,6 +892,7 @@ class Curation(Block):
         description="Datasets to build, by name: the figures show the first. A list of kinds will do where no setting "
         "is needed.",
     )
+    release: Release = Field(default_factory=Release, description="Who publishes the exports, for their metadata.")
 
     @model_validator(mode="after")
     def _controls_fit(self) -> Curation:

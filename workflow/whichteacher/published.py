@@ -22,8 +22,20 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from whichteacher.code_tests import code_tests_of
+from whichteacher.release import FILES
 from whichteacher.responses import ANSWER, END_ANSWER, END_THINK, TAGS, THINK, join_response, split_response
-from whichteacher.rows import Fault, Turns, answer_of, constraints_of, decoded, file_rows, printable, text_of, turns_of
+from whichteacher.rows import (
+    Fault,
+    Turns,
+    answer_of,
+    canonical,
+    constraints_of,
+    decoded,
+    file_rows,
+    printable,
+    text_of,
+    turns_of,
+)
 from whichteacher.rule import InputError
 from whichteacher.verifiers.constraints import CHECKS
 
@@ -38,6 +50,10 @@ _MARKERS = {
 _FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence"), "stop") | dict.fromkeys(
     ("length", "max_tokens", "max_length"), "length"
 )
+
+
+#: Our categories by the names of the release.
+_CATEGORIES = {name: category for category, name in FILES.items()}
 
 
 class Trace(NamedTuple):
@@ -236,6 +252,50 @@ def _finish_reason(places: tuple[Mapping[str, Any], ...]) -> str | None:
     said = next((place["finish_reason"] for place in places if place.get("finish_reason")), None)
     if said is None:
         return None
+
+
+def read_record(values: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a record of the ``am`` layout holds, as columns of TRACES (:data:`whichteacher.release.COLUMNS`).
+
+    Keys of ``info`` are looked for in the response's turn, then in the question's. Tests and constraints that are no text are
+    written as JSON, numbers as references as text. Raises :class:`Fault` where the record cannot be read, or its response is not
+    in the format.
+    """
+    trace = read_trace(values, "am")
+    thinking, answer, fault = split_response(trace.text)
+    if fault:
+        raise Fault(f"structure_{fault}", "the response is not in the format of the release")
+    found = decoded(values["conversations"], "conversations")
+    infos = [turn["info"] for turn in reversed(found[-2:]) if isinstance(turn.get("info"), Mapping)]
+
+    def held(key: str) -> Any:
+        return next((info[key] for info in infos if info.get(key) is not None), None)
+
+    def written(key: str) -> str | None:
+        value = held(key)
+        return value if value is None or isinstance(value, str) else canonical(value, key)
+
+    category = held("category")
+    if category not in _CATEGORIES:
+        raise Fault("wrong_type", f"category {category!r} is none of {', '.join(_CATEGORIES)}")
+    return {
+        "system": trace.system,
+        "turns": trace.turns,
+        "thinking": thinking,
+        "answer": answer,
+        "source": text_of(held("source"), "source"),
+        "category": _CATEGORIES[category],
+        "reference": answer_of(held("ground_truth")),
+        "tests": written("test_case"),
+        "constraints": written("instruction_constrain"),
+        "verify_score": trace.score,
+        "teacher": text_of(held("model_name"), "model_name"),
+        "perplexity": trace.perplexity,
+    }
+
+
+def _finish_reason(places: tuple[Mapping[str, Any], ...]) -> str:
+    said = next((place["finish_reason"] for place in places if place.get("finish_reason")), "stop")
     said = text_of(said, "finish_reason")
     return _FINISH_REASONS.get(said.lower(), said)
 

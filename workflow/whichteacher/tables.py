@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,6 +63,30 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder that takes the place of ``path`` when the block ends without an error.
+
+    A folder that was there is moved aside first, for no file system replaces one that is not empty; what a killed writer
+    left is removed. What is in the folder is the caller's to flush to disk.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * _RANDOM_CHARACTERS}"):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    before = temporary / "before"
+    made = temporary / "made"
+    made.mkdir()
+    try:
+        yield made
+        if target.exists():
+            target.rename(before)
+        made.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
@@ -70,6 +96,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON (two-space indent, keys as given) atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """sha256 (hex) of a file, which is on disk after that."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -199,6 +232,14 @@ def select_rows(
     parts = (part.filter(pc.is_in(part[key], value_set=values)) for part in read_parts(paths, schema, columns))
     empty = pa.schema([schema.field(column) for column in columns]).empty_table()
     return pa.concat_tables([empty, *parts]).sort_by(key)
+
+
+def read_rows(
+    path: str | os.PathLike[str], schema: pa.Schema, columns: Sequence[str], rows: int = 256
+) -> Iterator[dict[str, Any]]:
+    """The rows of a table one after the other, ``rows`` in memory at a time however large its row groups are."""
+    for part in read_parts(path, schema, columns, rows):
+        yield from part.to_pylist()
 
 
 def read_frame(
