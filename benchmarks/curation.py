@@ -1,7 +1,7 @@
 """What counting n-grams and tokens and filtering responses costs: ratios against named baselines in the same run.
 
     .venv/bin/python benchmarks/curation.py ngrams [--tokens 10000000] [--repeats 5] [--without counter]
-    .venv/bin/python benchmarks/curation.py tokens DATA [--repeats 5] [--tokenizer FOLDER]
+    .venv/bin/python benchmarks/curation.py tokens DATA [--repeats 5] [--characters 4000] [--tokenizer FOLDER]
     .venv/bin/python benchmarks/curation.py filters [--tokens 10000000] [--repeats 5]
 
 Every variant runs in a process of its own, in turn, on the same files, after its imports and after what it compiles is
@@ -17,7 +17,7 @@ threads) of the same repeat: the median over the repeats and their range. The pe
 - read: no more than reading the file, for scale.
 
 `tokens`: the number of tokens of each real response in DATA, a folder with `outputs/*.jsonl`: every text of 4,000 characters or
-more, as long traces are, over and over up to 16 MB. The tokenizer is FOLDER's, or one like Qwen's, of 16,384 tokens, that is
+more (--characters), over and over up to 16 MB. The tokenizer is FOLDER's, or one like Qwen's, of 16,384 tokens, that is
 trained on the texts. Ours is the module that all rules count with, its check of the first texts included; hf_loop calls the
 tokenizer once a text, hf_batch for 64 at a time.
 
@@ -134,14 +134,14 @@ def make_responses(folder: Path, tokens: int) -> None:
             writer.write_table(pa.table({"text": part, "tokens": tokenizer.encode(part)}, schema=schema))
 
 
-def make_real(folder: Path, data: Path, tokenizer: str | None) -> None:
+def make_real(folder: Path, data: Path, characters: int, tokenizer: str | None) -> None:
     """`texts.parquet` of the long texts in ``data``, and a tokenizer where none is given."""
     texts = {
         value
         for path in sorted((data / "outputs").glob("*.jsonl"))
         for line in path.read_text(encoding="utf-8").splitlines()
         for value in json.loads(line).values()
-        if isinstance(value, str) and len(value) >= 4000
+        if isinstance(value, str) and len(value) >= characters
     }
     size = sum(len(text.encode()) for text in texts)
     pq.write_table(pa.table({"text": sorted(texts) * -(-_REAL_BYTES // size)}), folder / "texts.parquet")
@@ -428,7 +428,7 @@ def inner(command: str, folder: Path, *arguments: str) -> None:
         tokens = sum(len(part) for part, _ in token_batches(folder))
         print(json.dumps({"tokens": tokens, "bytes": sum(len(text.encode()) for text in written_texts(folder))}))
     elif command == "make_real":
-        make_real(folder, Path(arguments[0]), arguments[1] or None)
+        make_real(folder, Path(arguments[0]), int(arguments[1]), arguments[2] or None)
         texts = pq.read_table(folder / "texts.parquet")["text"].to_pylist()
         print(json.dumps({"texts": len(texts), "bytes": sum(len(text.encode()) for text in texts)}))
     elif command == "ngrams":
@@ -466,6 +466,7 @@ def main() -> None:
         if name == "tokens":
             command.add_argument("data", type=Path)
             command.add_argument("--tokenizer", default="")
+            command.add_argument("--characters", type=int, default=4000)
         else:
             command.add_argument("--tokens", type=int, default=10_000_000)
         if name == "ngrams":
@@ -473,7 +474,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if chosen.command == "tokens":
-            made = in_process("make_real", scratch, str(chosen.data), chosen.tokenizer)
+            made = in_process("make_real", scratch, str(chosen.data), str(chosen.characters), chosen.tokenizer)
             megabytes = made["bytes"] / 1e6
             print(f"{made['texts']} real texts, {megabytes:.1f} MB; {chosen.tokenizer or 'a trained tokenizer'}")
             tokenizer = chosen.tokenizer or str(Path(scratch) / "tokenizer")
