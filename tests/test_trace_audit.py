@@ -462,7 +462,7 @@ def test_truncation_is_stated_or_suspected(audited):
     signs = table(audited, "truncation")
     found = {row["sign"]: (row["rows"], row["example"]) for row in signs.to_dict("records")}
     assert found["stated"] == (1, places("stated")[0]) and found["box_open"] == (1, places("box_open")[0])
-    assert found["tag_open"] == (2, places("thinking_not_closed")[0])
+    assert found["tag_open"][0] == 2 and found["tag_open"][1] in places("thinking_not_closed", "answer_not_closed")
     assert found["thinking_unended"] == (1, places("thinking_missing")[0])
     assert found.keys() == {"stated", "tag_open", "box_open", "thinking_unended"} < set(SIGNS)
 
