@@ -424,16 +424,25 @@ def quotations(quoted: pl.DataFrame, traces: pl.DataFrame) -> list[dict[str, Any
 
 
 def shared(traces: pl.DataFrame, releases: Releases) -> list[dict[str, Any]]:
-    """Every two releases on the queries that both answer: solved ones (an answer passes) and median lengths."""
+    """Every two releases on the queries that both answer: solved ones (an answer passes) and median lengths.
+
+    A query is decided where for each an answer passes, or all of its responses are whole and fail.
+    """
     rows = []
-    outcomes = traces.group_by("release", "query_id").agg(
-        passed=(pl.col("verdict") == "pass").any(),
-        failed=(pl.col("verdict") == "fail").all(),
-        tokens=pl.col("output_tokens").median(),
+    outcomes = (
+        with_outcome(traces)
+        .group_by("release", "query_id")
+        .agg(
+            passed=(pl.col("outcome") == "pass").any(),
+            failed=(pl.col("outcome") == "fail").all(),
+            tokens=pl.col("output_tokens").median(),
+        )
     )
     for first, second in itertools.combinations(releases, 2):
         one, other = (outcomes.filter(pl.col("release") == name).drop("release") for name in (first, second))
         both = one.join(other, on="query_id", suffix="_b")
+        if not both.height:
+            continue
         decided = both.filter((pl.col("passed") | pl.col("failed")) & (pl.col("passed_b") | pl.col("failed_b")))
         a, b = decided["passed"], decided["passed_b"]
         rows.append(
