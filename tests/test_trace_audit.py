@@ -417,10 +417,11 @@ def test_verdicts_are_compared_with_the_publishers(audited):
     verified = table(audited, "verification")
     ours = verified[verified["release"] == "planted"].set_index("published")
     apart = table(audited, "disagreements")
-    assert set(apart["location"]) >= set(places("they pass it, we fail it", "they fail it, we pass it"))
+    assert set(apart["location"]) == set(places("they pass it, we fail it", "they fail it, we pass it", "box_open"))
     assert (apart[apart["kind"] == "they fail it, we pass it"]["location"].tolist()) == places(
         "they fail it, we pass it"
     )
+    assert ours.loc["pass", "malformed"] == 7
     assert ours.loc["fail", "pass"] == 1 and ours.loc["pass", "unknown"] == 2 and ours.loc["no score", "pass"] == 1
     other = verified[verified["release"] == "other"].set_index("published")
     assert other.index.tolist() == ["no score"] and other.loc["no score", "pass"] == 3
@@ -462,7 +463,7 @@ def test_truncation_is_stated_or_suspected(audited):
     signs = table(audited, "truncation")
     found = {row["sign"]: (row["rows"], row["example"]) for row in signs.to_dict("records")}
     assert found["stated"] == (1, places("stated")[0]) and found["box_open"] == (1, places("box_open")[0])
-    assert found["tag_open"] == (2, places("thinking_not_closed")[0])
+    assert found["tag_open"][0] == 2 and found["tag_open"][1] in places("thinking_not_closed", "answer_not_closed")
     assert found["thinking_unended"] == (1, places("thinking_missing")[0])
     assert found.keys() == {"stated", "tag_open", "box_open", "thinking_unended"} < set(SIGNS)
 
@@ -510,3 +511,74 @@ def test_a_study_that_audits_nothing_says_so(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     done = run(tmp_path, "-n", "audit")
     assert done.returncode and "this study audits no published traces" in done.stdout + done.stderr
+
+
+# --- real traces -----------------------------------------------------------------------------------------------------
+
+
+def real(name):
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+def real_releases(folder):
+    """The shared real responses as releases, and their configuration. What became of their answers is said by their sources."""
+    math = {"r1": [], "distilled": [], "before": [], "after": []}
+    for row in real("outputs/r1_distill_math500_20.jsonl"):
+        name = "r1" if row["model"] == "DeepSeek-R1" else "distilled"
+        score = float(row["upstream_is_correct"])
+        math[name].append(chat(row["problem"], row["full_response"], answer=row["gold"], verify_score=score))
+    for row in real("outputs/qwen3b_before_after_rlvr.jsonl"):
+        name = "before" if row["model"] == "qwen2.5-3b-instruct" else "after"
+        score = float(row["upstream_correct"])
+        math[name].append(chat(row["problem"], row["response"], answer=row["gold"], verify_score=score))
+    # Programs alone were published, without the words around them.
+    problems = {row["question_id"]: row for row in real("code/livecodebench_problems.jsonl") if row["kind"] == "stdin"}
+    programs = []
+    for row in real("code/livecodebench_submissions.jsonl"):
+        if problem := problems.get(row["question_id"]):
+            cases = [(case["stdin"], case["stdout"]) for case in problem["public_tests"] or () if case["validated"]]
+            cases += [(case["input"], case["expected"]) for case in problem["revealed_tests"] or ()]
+            tests = {"inputs": [given for given, _ in cases], "outputs": [wanted for _, wanted in cases]}
+            text = f"<think>\nNot published.\n</think>\n\n```python\n{row['code']}\n```"
+            score = float(row["passed"])
+            programs.append(chat(problem["statement"], text, tests=tests if cases else None, verify_score=score))
+    for name, rows in {**math, "programs": programs}.items():
+        write_lines(folder / f"{name}.jsonl", rows)
+    columns = {"id": "id", "prompt": "problem", "answer": "answer"}
+    benchmark = {"role": "MATH500", "category": "math", "columns": columns}
+    return {
+        "study": "real",
+        "results": "results",
+        "audit": {
+            "releases": {
+                **{name: {"files": {"math": f"./{name}.jsonl"}} for name in math},
+                "programs": {"files": {"code": "./programs.jsonl"}},
+            }
+        },
+        "evaluation": {
+            "benchmarks": {
+                "math500": {**benchmark, "label": "MATH-500", "path": str(DATA / "benchmarks" / "math500.jsonl")},
+                "aime2024": {**benchmark, "label": "AIME 2024", "path": str(DATA / "benchmarks" / "aime2024.jsonl")},
+            }
+        },
+        "curation": {"ngrams": {"tokenizer": {"model": "./resources/teachers/tokenizer"}}},
+        "verification": {"audit": {"sample": 0}},
+    }
+
+
+@pytest.mark.study
+@pytest.mark.skipif(not DATA.exists(), reason="needs the shared test data")
+def test_real_traces(tmp_path):
+    """What docs/audit.md says of them: `pytest -s` prints it."""
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(real_releases(tmp_path), sort_keys=False))
+    done = run(tmp_path, "audit")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    with pd.option_context("display.width", 200, "display.max_columns", None, "display.max_colwidth", 60):
+        for name in ("releases", "verification", "faults", "truncation", "contamination", "duplicates", "shared"):
+            print(f"\n{name}\n{table(tmp_path, name).to_string(index=False)}")
+    verified = table(tmp_path, "verification").set_index(["release", "published"])
+    # The source's extraction fails on ten right answers (SOURCES.md); whoever passes is rarely failed.
+    assert verified.loc[("r1", "fail"), "pass"] + verified.loc[("distilled", "fail"), "pass"] >= 7
+    faults = table(tmp_path, "faults").set_index(["release", "fault"])["share"]
+    assert faults["before", "thinking_missing"] > 0.95 and faults["after", "answer_not_closed"] > 0.5
+    assert verified.loc[("programs", "pass"), "fail"] <= 0.02 * verified.loc[("programs", "pass"), "pass"]

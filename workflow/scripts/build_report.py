@@ -728,13 +728,15 @@ _AUDIT_TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         },
     ),
     "verification": (
-        "The publisher’s verdict (rows) against ours (columns); agreement: of those that both decided",
+        "The publisher’s verdict (rows) against ours (columns); not whole: cut off, or without both parts, so no look was taken "
+        "at the answer; agreement: of the answers that both decided",
         {
             "release": ("Release", "text"),
             "category": ("Kind", "text"),
             "published": ("Published", "text"),
             "pass": ("We pass", "number"),
             "fail": ("We fail", "number"),
+            "malformed": ("Not whole", "number"),
             "unknown": ("Undecided", "number"),
             "agreement": ("Agreement", "percent"),
         },

@@ -65,6 +65,18 @@ WHY = {
     "timeout": "ran out of time",
     "sandbox_failed": "the sandbox failed",
 }
+#: Reasons of a fail that say nothing of the answer: the response is cut off, or has not both parts.
+MALFORMED = (
+    "truncated",
+    "not_finished",
+    "thinking_not_closed",
+    "thinking_empty",
+    "answer_missing",
+    "answer_not_closed",
+    "answer_empty",
+    "text_outside_tags",
+    "nested_tags",
+)
 Releases = Mapping[str, Mapping[str, Any]]
 
 
@@ -82,20 +94,27 @@ def by_category(frame: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
 # --- verification ----------------------------------------------------------------------------------------------------
 
 
+def with_outcome(traces: pl.DataFrame) -> pl.DataFrame:
+    """``traces`` with ``outcome``: the verdict, or ``malformed`` where the response fails without a look at its answer."""
+    malformed = (pl.col("verdict") == "fail") & pl.col("reason").cast(pl.String).is_in(MALFORMED)
+    verdict = pl.col("verdict").cast(pl.String)
+    return traces.with_columns(outcome=pl.when(malformed).then(pl.lit("malformed")).otherwise(verdict))
+
+
 def verification(traces: pl.DataFrame, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The publisher's verdict against ours: counts, and the share of agreement among those that both decided."""
+    """The publisher's verdict against ours: counts, and the share of agreement among the answers that both decided."""
     rows = []
     limit = pl.col("category").cast(pl.String).replace_strict(dict(thresholds), return_dtype=pl.Float64)
     score = pl.col("published_score")
     said = pl.when(score.is_null()).then(pl.lit("no score")).when(score >= limit).then(pl.lit("pass"))
-    told = traces.with_columns(published=said.otherwise(pl.lit("fail")))
+    told = with_outcome(traces).with_columns(published=said.otherwise(pl.lit("fail")))
     for release, category, part in by_category(told):
-        grouped = part.group_by("published", "verdict").len()
+        grouped = part.group_by("published", "outcome").len()
         counts = {(str(said), str(ours)): count for said, ours, count in grouped.iter_rows()}
         both = sum(counts.get((said, ours), 0) for said in ("pass", "fail") for ours in ("pass", "fail"))
         alike = sum(counts.get((said, said), 0) for said in ("pass", "fail"))
         for published in ("pass", "fail", "no score"):
-            ours = {verdict: counts.get((published, verdict), 0) for verdict in ("pass", "fail", "unknown")}
+            ours = {told: counts.get((published, told), 0) for told in ("pass", "fail", "malformed", "unknown")}
             if sum(ours.values()):
                 rows.append(
                     {
@@ -111,10 +130,15 @@ def verification(traces: pl.DataFrame, thresholds: Mapping[str, float]) -> list[
 
 def disagreements(traces: pl.DataFrame) -> list[dict[str, Any]]:
     """Traces on which publisher and verifier say opposite things, at most :data:`SHOWN` of each kind and release."""
-    found = traces.filter(pl.col("answer").is_not_null()).with_columns(
-        kind=pl.when(pl.col("verdict") == "pass")
-        .then(pl.lit("they fail it, we pass it"))
-        .otherwise(pl.lit("they pass it, we fail it"))
+    apart = pl.col("answer").is_not_null() & (pl.col("outcome") != "malformed")
+    found = (
+        with_outcome(traces)
+        .filter(apart)
+        .with_columns(
+            kind=pl.when(pl.col("verdict") == "pass")
+            .then(pl.lit("they fail it, we pass it"))
+            .otherwise(pl.lit("they pass it, we fail it"))
+        )
     )
     shown = found.sort("release", "kind", "attempt_id").group_by("release", "kind", maintain_order=True).head(SHOWN)
     columns = ("release", "kind", "category", "location", "published_score", "reason", "reference", "answer")
@@ -147,9 +171,11 @@ def unchecked(
                 continue
             open_ = part.filter(pl.col("verdict") == "unknown").group_by("reason").len().sort("len", descending=True)
             for reason, count in open_.iter_rows():
-                reason = str(reason)
-                why = WHY.get(reason, f"the rules leave it open: {reason}")
+                why = WHY.get(str(reason), f"the rules leave it open: {reason}")
                 add(name, category, "whether the answer is right", why, count)
+            malformed = with_outcome(part).filter(pl.col("outcome") == "malformed")["reason"].value_counts()
+            for reason, count in malformed.sort("count", "reason", descending=[True, False]).iter_rows():
+                add(name, category, "whether the answer is right", f"the response is not whole: {reason}", count)
         scores = own["published_score"].null_count()
         add(name, "all", "agreement with the publisher", "no verify_score", scores)
         unsaid = own.filter(~pl.col("finish_stated")).height
@@ -398,16 +424,25 @@ def quotations(quoted: pl.DataFrame, traces: pl.DataFrame) -> list[dict[str, Any
 
 
 def shared(traces: pl.DataFrame, releases: Releases) -> list[dict[str, Any]]:
-    """Every two releases on the queries that both answer: solved ones (an answer passes) and median lengths."""
+    """Every two releases on the queries that both answer: solved ones (an answer passes) and median lengths.
+
+    A query is decided where for each an answer passes, or all of its responses are whole and fail.
+    """
     rows = []
-    outcomes = traces.group_by("release", "query_id").agg(
-        passed=(pl.col("verdict") == "pass").any(),
-        failed=(pl.col("verdict") == "fail").all(),
-        tokens=pl.col("output_tokens").median(),
+    outcomes = (
+        with_outcome(traces)
+        .group_by("release", "query_id")
+        .agg(
+            passed=(pl.col("outcome") == "pass").any(),
+            failed=(pl.col("outcome") == "fail").all(),
+            tokens=pl.col("output_tokens").median(),
+        )
     )
     for first, second in itertools.combinations(releases, 2):
         one, other = (outcomes.filter(pl.col("release") == name).drop("release") for name in (first, second))
         both = one.join(other, on="query_id", suffix="_b")
+        if not both.height:
+            continue
         decided = both.filter((pl.col("passed") | pl.col("failed")) & (pl.col("passed_b") | pl.col("failed_b")))
         a, b = decided["passed"], decided["passed_b"]
         rows.append(
@@ -548,7 +583,7 @@ COLUMNS = {
     "releases": ("release", "files", "rows", "unreadable", "repeated", "traces", "queries", "tokens"),
     "layouts": ("release", *LAYOUTS_FOUND.names),
     "unchecked": ("release", "category", "what", "why", "rows"),
-    "verification": ("release", "category", "published", "pass", "fail", "unknown", "agreement"),
+    "verification": ("release", "category", "published", "pass", "fail", "malformed", "unknown", "agreement"),
     "disagreements": (
         "release",
         "kind",

@@ -27,7 +27,7 @@ FAULTS = {
     "template_tokens": "special tokens of a chat template stand in the text",
     "foreign_tags": "another family's marks of thinking or answer stand in the text",
     "other_script": "over a tenth of the letters are of a script that the query does not use",
-    "loop": "the response ends in a loop",
+    "loop": "thinking or answer ends in a loop",
 }
 #: Signs that a response was cut off.
 SIGNS = {
@@ -39,6 +39,7 @@ SIGNS = {
     "thinking_unended": "no end of thinking, where most of the release have one",
     "at_length_cap": "exactly as many tokens as many others have and hardly any has nearly: looks like a limit",
 }
+_TAG = re.compile("|".join(map(re.escape, TAGS)))
 #: Share of letters from which another script is a fault.
 _OTHER_SCRIPT = 0.1
 #: A response of fewer words may be a bare value, which ends as it likes.
@@ -70,16 +71,15 @@ def find_faults(turns: Sequence[dict[str, str]], text: str, conversion: str) -> 
     asked = "\n".join(turn["content"] for turn in turns if turn["role"] == "user")
     if any(tag in content for content in said for tag in TAGS) or any(foreign_tag(content, asked) for content in said):
         found.add("tags_in_earlier_turns")
-    bare = text
-    for tag in TAGS:
-        bare = bare.replace(tag, "\n")
+    parts = _TAG.split(text)
+    bare = "\n".join(parts)
     if template_token(bare) or any(template_token(turn["content"]) for turn in turns):
         found.add("template_tokens")
     if foreign_tag(bare, asked):
         found.add("foreign_tags")
     if foreign_share(asked, bare) > _OTHER_SCRIPT:
         found.add("other_script")
-    if loop_characters(text):
+    if any(map(loop_characters, parts)):
         found.add("loop")
     return [name for name in FAULTS if name in found]
 
