@@ -355,7 +355,11 @@ def test_no_labelled_case_changes_its_verdict():
 
 
 def controls(value: object) -> dict:
-    block = {"ngrams": {"tokenizer": {"model": "./x"}}, "perplexity": {"scorers": {"x": {"model": "./x"}}}, "controls": value}
+    block = {
+        "ngrams": {"tokenizer": {"model": "./x"}},
+        "perplexity": {"scorers": {"x": {"model": "./x"}}},
+        "controls": value,
+    }
     return Curation.model_validate(block).controls
 
 
