@@ -7,7 +7,14 @@ from curate_traces import system_prompt
 from find_duplicate_traces import main as find_duplicate_traces
 from summarise_duplicates import main as summarise_duplicates
 
-from whichteacher.schemas import COLLECTED, NGRAM_COUNTS, PERPLEXITIES, PERPLEXITY_LIMITS, QUERIES
+from whichteacher.schemas import (
+    COLLECTED,
+    CONTAMINATED_RESPONSES,
+    NGRAM_COUNTS,
+    PERPLEXITIES,
+    PERPLEXITY_LIMITS,
+    QUERIES,
+)
 from whichteacher.tables import write_table
 
 DUPLICATE_TABLES = ("digests", "duplicates", "repeats")
@@ -81,7 +88,13 @@ def attempt(identifier: str, **changes) -> dict:
 
 
 def curate(
-    folder, attempts: list[dict], perplexity: dict[str, float] | None = None, ngrams=(), duplicates=(), **curation
+    folder,
+    attempts: list[dict],
+    perplexity: dict[str, float] | None = None,
+    ngrams=(),
+    duplicates=(),
+    contaminated=None,
+    **curation,
 ) -> dict:
     """What curate_traces writes for the accepted of ``attempts``: its three tables as frames."""
     queries = {row["query_id"]: trace(row["query_id"]) for row in attempts}
@@ -113,8 +126,25 @@ def curate(
         "steps/0",
         {"system_prompt": "Think.", "answer_format": "tags", "engine": "vllm"},
         settings | curation,
+        contaminated,
     )
     return {name: pd.read_parquet(path) for name, path in outputs.items()}
+
+
+def test_responses_that_hold_a_problem_their_query_does_not_are_dropped_where_asked(tmp_path):
+    quoted = {"benchmark": "made", "problem_id": "p1", "share": 1.0, "query_share": 0.0, "quotation": "", "problem": ""}
+    rows = [
+        {"attempt_id": f"a{identifier}", "query_id": identifier, "query_flagged": flagged, **quoted}
+        for identifier, flagged in (("1", False), ("2", True), ("1", False))
+    ]
+    write_table(tmp_path / "contaminated.parquet", rows, CONTAMINATED_RESPONSES)
+    attempts = [attempt(identifier) for identifier in "123"]
+    assert len(curate(tmp_path, attempts)["table"]) == 3
+    found = curate(tmp_path, attempts, contaminated=tmp_path / "contaminated.parquet")
+    assert found["table"]["query_id"].tolist() == ["2", "3"]
+    assert found["dropped"][["query_id", "reason", "detail"]].to_numpy().tolist() == [
+        ["1", "contaminated_response", "made/p1"]
+    ]
 
 
 def test_curation_keeps_what_passes_and_tells_what_does_not(tmp_path, monkeypatch):

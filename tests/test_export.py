@@ -73,6 +73,7 @@ def trace(identifier: str = "1", **changes) -> dict:
         "verify_score": 1.0,
         "attempts": 1,
         "output_tokens": 7,
+        "cut_characters": 0,
         "perplexity": 1.5,
         **changes,
     }
@@ -97,7 +98,7 @@ def export(study: Path, folder: Path, rows=None, settings=SETTINGS, publisher=RE
     ledgers = [
         *(study / f"corpus/{name}.ledger.parquet" for name in ("imported/made_up", "cleaned", "decontaminated")),
         *sorted(study.glob("verification/steps/*/attempts.ledger.parquet")),
-        study / "curation/steps/traces.ledger.parquet",
+        *sorted(study.glob("curation/steps/*/traces.ledger.parquet")),
         last,
     ]
     export_dataset.main(

@@ -1,5 +1,6 @@
 """The audit of published traces: layouts told apart, and a release with every fault planted once."""
 
+import inspect
 import json
 import os
 import shutil
@@ -17,9 +18,11 @@ from summarise_audit import TABLES, length_caps
 from whichteacher.config import ConfigError, check_config
 from whichteacher.contamination import ProblemIndex
 from whichteacher.inspection import FAULTS, SIGNS, find_faults, find_signs
+from whichteacher.instructions import INSTRUCTIONS
 from whichteacher.published import ODDITIES, layout_of, read_query, read_trace
 from whichteacher.rows import Fault
 from whichteacher.rule import InputError
+from whichteacher.verifiers.constraints import CHECKS
 from whichteacher.words import split_words
 
 ROOT = Path(__file__).parents[1]
@@ -130,6 +133,12 @@ def test_references_are_found_where_releases_keep_them():
         {"instruction_constrain": "be brief"},
         {"instruction_constrain": {"instruction_id_list": ["no:such"], "kwargs": [{}]}},
         {"instruction_constrain": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"x": 1}]}},
+        {
+            "instruction_constrain": {
+                "instruction_id_list": ["length_constraints:number_words"],
+                "kwargs": [{"num_words": "9", "relation": "at least"}],
+            }
+        },
         {"ground_truth": [1]},
     ],
 )
@@ -139,6 +148,11 @@ def test_a_reference_that_cannot_be_read_is_none_and_said(info):
     assert turns[0]["content"] == "Q?" and references[:3] == (None, None, None)
     assert isinstance(references.fault, Fault)
     assert read_trace(row, "am").oddities == ("reference_unreadable",)
+
+
+def test_the_instructions_are_those_of_the_verifier():
+    found = {name: tuple(inspect.signature(check).parameters)[1:] for name, check in CHECKS.items()}
+    assert found == INSTRUCTIONS
 
 
 # --- faults and signs ------------------------------------------------------------------------------------------------

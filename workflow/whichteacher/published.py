@@ -10,7 +10,6 @@ A response that is not in the format stays what it is, for verification to judge
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import math
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from whichteacher.code_tests import code_tests_of
+from whichteacher.instructions import instruction_fault
 from whichteacher.release import FILES
 from whichteacher.responses import ANSWER, END_ANSWER, END_THINK, TAGS, THINK, join_response, split_response
 from whichteacher.rows import (
@@ -37,7 +37,6 @@ from whichteacher.rows import (
     turns_of,
 )
 from whichteacher.rule import InputError
-from whichteacher.verifiers.constraints import CHECKS
 
 #: OpenThoughts-114k's marks, by the tag that takes their place.
 _MARKERS = {
@@ -191,12 +190,8 @@ def _known_constraints(value: Any) -> str | None:
     if text is not None:
         read = json.loads(text)
         for name, arguments in zip(read["instruction_id_list"], read["kwargs"], strict=True):
-            if name not in CHECKS:
-                raise Fault("wrong_constraints", f"no instruction of IFEval: {name!r}")
-            try:
-                inspect.signature(CHECKS[name]).bind("", **arguments)
-            except TypeError as error:
-                raise Fault("wrong_constraints", f"{name}: {error}") from None
+            if fault := instruction_fault(name, arguments):
+                raise Fault("wrong_constraints", fault)
     return text
 
 
