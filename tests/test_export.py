@@ -18,7 +18,7 @@ from import_source import import_rows
 from study_tables import write_study
 
 from whichteacher import release, release_checks
-from whichteacher.config import Release
+from whichteacher.config import Publication
 from whichteacher.ledger import Ledger
 from whichteacher.published import read_record, read_trace
 from whichteacher.queries import query_id
@@ -427,7 +427,7 @@ def test_the_crate_is_read_back_with_every_file_and_its_digest(exported):
 def test_nothing_is_dated_where_the_configuration_has_no_date(study, tmp_path):
     import mlcroissant as mlc
 
-    folder = export(study, tmp_path / "out", [trace()], publisher=Release().model_dump(mode="json"))
+    folder = export(study, tmp_path / "out", [trace()], publisher=Publication().model_dump(mode="json"))
     written = json.loads((folder / "ro-crate-metadata.json").read_text())
     assert not any("datePublished" in entity for entity in written["@graph"])
     assert not mlc.Dataset(jsonld=str(folder / "croissant.json")).metadata.issues.errors

@@ -856,7 +856,7 @@ def _named_controls(value: Any) -> Any:
     }
 
 
-class Release(Block):
+class Publication(Block):
     """Who publishes the exports: for their metadata alone."""
 
     creator: str | None = Field(None, description="Person or organisation that publishes them.")
@@ -892,7 +892,7 @@ class Curation(Block):
         description="Datasets to build, by name: the figures show the first. A list of kinds will do where no setting "
         "is needed.",
     )
-    release: Release = Field(default_factory=Release, description="Who publishes the exports, for their metadata.")
+    release: Publication = Field(default_factory=Publication, description="Who publishes the exports, for their metadata.")
 
     @model_validator(mode="after")
     def _controls_fit(self) -> Curation:
