@@ -96,11 +96,15 @@ def _places(order: np.ndarray) -> np.ndarray:
 
 def shared(traces: Frames) -> dict[str, np.ndarray]:
     """Which rows of each teacher are of a query that every teacher solved."""
-    frames = list(traces.values())
-    common = frames[0]["query_id"]
-    for frame in frames[1:]:
-        common = common[common.isin(frame["query_id"])]
-    return {name: frame["query_id"].isin(common).to_numpy() for name, frame in traces.items()}
+    # Codes: pandas is far slower at looking up text in text.
+    codes, queries = pd.factorize(pd.concat([frame["query_id"] for frame in traces.values()], ignore_index=True))
+    of_teacher = dict(
+        zip(traces, np.split(codes, np.cumsum([len(frame) for frame in traces.values()])[:-1]), strict=True)
+    )
+    solved = np.zeros(len(queries), np.int64)
+    for found in of_teacher.values():
+        solved[np.unique(found)] += 1
+    return {name: solved[found] == len(traces) for name, found in of_teacher.items()}
 
 
 def best(frame: pd.DataFrame, share: float) -> np.ndarray:
