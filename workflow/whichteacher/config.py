@@ -892,7 +892,9 @@ class Curation(Block):
         description="Datasets to build, by name: the figures show the first. A list of kinds will do where no setting "
         "is needed.",
     )
-    release: Publication = Field(default_factory=Publication, description="Who publishes the exports, for their metadata.")
+    release: Publication = Field(
+        default_factory=Publication, description="Who publishes the exports, for their metadata."
+    )
 
     @model_validator(mode="after")
     def _controls_fit(self) -> Curation:

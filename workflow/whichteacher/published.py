@@ -247,6 +247,8 @@ def _finish_reason(places: tuple[Mapping[str, Any], ...]) -> str | None:
     said = next((place["finish_reason"] for place in places if place.get("finish_reason")), None)
     if said is None:
         return None
+    said = text_of(said, "finish_reason")
+    return _FINISH_REASONS.get(said.lower(), said)
 
 
 def read_record(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,12 +289,6 @@ def read_record(values: Mapping[str, Any]) -> dict[str, Any]:
         "teacher": text_of(held("model_name"), "model_name"),
         "perplexity": trace.perplexity,
     }
-
-
-def _finish_reason(places: tuple[Mapping[str, Any], ...]) -> str:
-    said = next((place["finish_reason"] for place in places if place.get("finish_reason")), "stop")
-    said = text_of(said, "finish_reason")
-    return _FINISH_REASONS.get(said.lower(), said)
 
 
 def _number(name: str, places: tuple[Mapping[str, Any], ...]) -> float | None:
