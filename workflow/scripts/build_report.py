@@ -34,7 +34,7 @@ FIGURES = {
     ),
     "scores": (
         "Figure 1. Pass@1 per benchmark.",
-        "Coloured: this run, mean over training seeds; the whisker spans the seeds. Grey: the paper’s bars on the benchmark "
+        "Coloured: this run’s students, mean over training seeds, the whisker spans the seeds; hatched: other models of this run. Grey: the paper’s bars on the benchmark "
         "of the same role (dark: its own students). The paper cuts its axis at 64 and 47; here it starts at zero.",
         "46rem",
     ),
@@ -100,7 +100,7 @@ KEPT_ON_PURPOSE = ("near_duplicate", "boilerplate")
 #: How a query can be like a problem, in the order they are tried.
 METHODS = ("exact", "ngram", "embedding")
 #: Columns that tables leave out where they hold one value.
-CONSTANT = ("Control", "Category")
+CONSTANT = ("Control", "Category", "Expected")
 #: Queries tried when one is chosen to be shown, in both directions from the median length.
 _CANDIDATES = 25
 _PACKAGES = ("pandas", "pyarrow", "scipy", "statsmodels", "matplotlib", "jinja2")

@@ -78,7 +78,7 @@ def draw(
     figure.set_layout_engine(None)
     figure.subplots_adjust(_LEFT / _WIDTH, _BELOW / height, 1 - _RIGHT / _WIDTH, 1 - _ABOVE / height)
     low, high = min(0, rows["low"].min()), max(0, rows["high"].max())
-    margin = 0.04 * max(high - low, 1e-9)
+    margin = 0.04 * (high - low) or 1.0
     ax.set_xlim(low - margin, high + margin)
     place = 0.0
     for benchmark in shown:
