@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -586,3 +587,21 @@ def test_real_files(file):
     assert (ledger.rows_in, len(ledger.dropped)) == (rows, dropped), ledger.dropped[:3]
     assert table["reference_type"].null_count == table["reference"].null_count
     assert not (category == "code" and table["tests"].null_count)
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the shared test data")
+def test_two_copies_of_aime_2024_have_the_same_answers(tmp_path):
+    """One from a repository of benchmarks, one beside the answers of models, which holds some of the problems."""
+    columns = {"prompt": "problem", "answer": "answer"}
+    whole = select(DATA / "benchmarks" / "aime2024.jsonl", columns=columns, expected_problems=30)
+    lines = (DATA / "outputs" / "qwen3b_before_after_rlvr.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = {row["problem"]: row for row in map(json.loads, lines) if row["benchmark"].startswith("aime")}
+    path = write_lines(tmp_path / "beside.jsonl", *rows.values())
+    beside = select(path, columns={"prompt": "problem", "answer": "gold"})
+
+    def by_text(problems):
+        return {re.sub(r"\W+", "", row["prompt"])[:100]: int(row["reference"]) for row in problems}
+
+    copy, other = by_text(whole), by_text(beside)
+    assert len(copy) == 30 and len(other) >= 8
+    assert {text: copy.get(text) for text in other} == other
