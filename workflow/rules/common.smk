@@ -118,6 +118,14 @@ def scorer_block(name: str) -> dict:
     return SCORERS[name].model_dump(mode="json", exclude=RUNNING)
 
 
+def perplexity_settings() -> dict | None:
+    """What decides perplexities and what is dropped for them, as plain JSON types."""
+    if not SCORERS:
+        return None
+    block = settings(STUDY.curation.perplexity, exclude={"scorers"})
+    return {**block, "scorers": {name: scorer_block(name) for name in SCORERS}}
+
+
 def scorer_files(wildcards):
     """A local scorer's files: new weights score again."""
     scorer = SCORERS[wildcards.scorer]
@@ -243,7 +251,8 @@ def study_of_export(wildcards) -> dict:
             "corpus": settings(STUDY.corpus, exclude={"shards"}),
             "verification": settings(STUDY.verification, exclude={"judges", "audit"})
             | {"judges": {name: judge_block(name) for name in STUDY.verification.judges}},
-            "curation": settings(STUDY.curation, exclude={"controls", "release"}),
+            "curation": settings(STUDY.curation, exclude={"controls", "release", "perplexity"})
+            | {"perplexity": perplexity_settings()},
         },
         "release": settings(STUDY.curation.release),
     }
