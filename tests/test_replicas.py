@@ -12,6 +12,7 @@ import pytest
 
 from whichteacher.engines.respond import complete, shelf_of
 from whichteacher.engines.specs import VllmSpec, request_keys
+from whichteacher.engines.vllm import _llvm_hidden
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.study
@@ -126,3 +127,14 @@ def test_a_killed_job_or_replica_leaves_no_process_behind(tiny_model, tmp_path, 
     if victim == "replica":
         assert job.returncode == 1
         assert "a replica of vLLM died" in told
+
+
+def test_an_engine_starts_beside_numba(tiny_model, tmp_path):
+    """vLLM looks through all loaded modules, and the library behind numba answers to any name."""
+    import llvmlite.binding.ffi as library
+
+    assert type(library.lib.__dict__) is not dict, "what vLLM stumbles over"
+    with _llvm_hidden():
+        assert "llvmlite.binding.ffi" not in sys.modules
+    assert sys.modules["llvmlite.binding.ffi"] is library
+    test_one_engine_answers_every_request_and_stops_where_it_is_told(tiny_model, tmp_path)

@@ -14,6 +14,7 @@ import platform
 import queue
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -119,6 +120,19 @@ def _version() -> str:
     raise InputError("vLLM is not installed in this rule's environment: run `make setup`, or use --sdm conda")
 
 
+@contextmanager
+def _llvm_hidden() -> Iterator[None]:
+    """Without numba's library among the loaded modules, where this process has it: vLLM 0.32 asks all that modules hold for
+    their ``__dict__``, and that library answers to every name with a function of C."""
+    name = "llvmlite.binding.ffi"
+    hidden = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if hidden is not None:
+            sys.modules[name] = hidden
+
+
 def _load(spec: VllmSpec) -> LLM:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     model = locate(spec.model)
@@ -141,18 +155,19 @@ def _load(spec: VllmSpec) -> LLM:
     from vllm import LLM
 
     try:
-        return LLM(
-            model=model,
-            revision=spec.revision,
-            dtype=spec.dtype,
-            quantization=spec.quantization,
-            max_model_len=spec.max_model_len,
-            tensor_parallel_size=spec.tensor_parallel,
-            pipeline_parallel_size=spec.pipeline_parallel,
-            seed=0,
-            disable_log_stats=True,
-            **here | spec.arguments,
-        )
+        with _llvm_hidden():
+            return LLM(
+                model=model,
+                revision=spec.revision,
+                dtype=spec.dtype,
+                quantization=spec.quantization,
+                max_model_len=spec.max_model_len,
+                tensor_parallel_size=spec.tensor_parallel,
+                pipeline_parallel_size=spec.pipeline_parallel,
+                seed=0,
+                disable_log_stats=True,
+                **here | spec.arguments,
+            )
     except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise InputError(
             f"vLLM cannot serve {spec.model}: look at its model, revision, dtype and vllm_arguments in the configuration "
