@@ -54,6 +54,7 @@ def trace_of(problem, identifier: str) -> dict:
         "verify_score": 1.0,
         "attempts": 1,
         "output_tokens": 10,
+        "cut_characters": 0,
         "perplexity": None,
     }
 
