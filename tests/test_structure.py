@@ -80,9 +80,9 @@ def test_an_empty_turn_is_told():
 @pytest.mark.parametrize("part", ["thinking", "answer"])
 def test_leaks_in_the_parts(part, text, expected):
     parts = {"thinking": "work", "answer": "1", part: text}
-    # The end of the thinking is no end of the text.
+    # The end of the thinking is no end of the text, so there it is a tag like any other.
     if part == "thinking" and text.endswith("</s>"):
-        pytest.skip("only the last thing of a text ends it")
+        expected = None
     response = f"<think>{parts['thinking']}</think><answer>{parts['answer']}</answer>"
     assert fault(dialogue("x"), response) == expected
     assert fault(dialogue("x"), response, leaks=False) is None
