@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from whichteacher import places
 from whichteacher.cleaning import check_examples
 from whichteacher.config import (
     UNPINNED,
@@ -280,10 +281,20 @@ def test_rendered_values_read_back(value):
 
 def test_a_shipped_folder_is_found_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Path(locate("./workflow/rules")).samefile(ROOT / "workflow" / "rules")
-    (tmp_path / "workflow" / "rules").mkdir(parents=True)
-    assert Path(locate("./workflow/rules")).samefile(tmp_path / "workflow" / "rules")
+    assert Path(locate("./resources/teachers")).samefile(ROOT / "resources" / "teachers")
+    (tmp_path / "resources" / "teachers").mkdir(parents=True)
+    assert Path(locate("./resources/teachers")).samefile(tmp_path / "resources" / "teachers")
     assert locate("org/name") == "org/name"
+
+
+def test_what_another_study_left_in_the_project_is_not_found_from_elsewhere(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    left = project / "results" / "sources" / "math.jsonl"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    monkeypatch.setattr(places, "_PROJECT", project)
+    monkeypatch.chdir(tmp_path)
+    assert locate("results/sources/math.jsonl") == "results/sources/math.jsonl"
 
 
 @pytest.mark.parametrize(
