@@ -18,11 +18,9 @@ from summarise_audit import TABLES, length_caps
 from whichteacher.config import ConfigError, check_config
 from whichteacher.contamination import ProblemIndex
 from whichteacher.inspection import FAULTS, SIGNS, find_faults, find_signs
-from whichteacher.instructions import INSTRUCTIONS
 from whichteacher.published import ODDITIES, layout_of, read_query, read_trace
 from whichteacher.rows import Fault
 from whichteacher.rule import InputError
-from whichteacher.verifiers.constraints import CHECKS
 from whichteacher.words import split_words
 
 ROOT = Path(__file__).parents[1]
@@ -148,11 +146,6 @@ def test_a_reference_that_cannot_be_read_is_none_and_said(info):
     assert turns[0]["content"] == "Q?" and references[:3] == (None, None, None)
     assert isinstance(references.fault, Fault)
     assert read_trace(row, "am").oddities == ("reference_unreadable",)
-
-
-def test_the_instructions_are_those_of_the_verifier():
-    found = {name: tuple(inspect.signature(check).parameters)[1:] for name, check in CHECKS.items()}
-    assert found == INSTRUCTIONS
 
 
 # --- faults and signs ------------------------------------------------------------------------------------------------

@@ -1,15 +1,19 @@
 """Instruction following: what the checks of IFEval's instructions count, and what they leave to a judge."""
 
+import inspect
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import nltk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from whichteacher.config import Verification
+from whichteacher.instructions import INSTRUCTIONS
 from whichteacher.rule import InputError
 from whichteacher.verifiers import constraints
 from whichteacher.verifiers.dispatch import verify_many
@@ -34,7 +38,26 @@ def test_every_case_gets_the_verdict_it_is_labelled_with():
     verdicts = {verdict["attempt_id"]: verdict["verdict"] for verdict in verify_many(rows, Verification())}
     assert verdicts == {case["case_id"]: case["expected"] for case in cases}
     asked = {name for case in cases for name in json.loads(case["constraints"])["instruction_id_list"]}
-    assert asked == constraints.CHECKS.keys()
+    assert asked == INSTRUCTIONS.keys()
+
+
+def test_the_instructions_and_their_arguments_are_those_of_the_package():
+    taken = {
+        name: tuple(
+            argument for argument in inspect.signature(check.build_description).parameters if argument != "self"
+        )
+        for name, check in constraints.checkers().items()
+    }
+    assert taken == INSTRUCTIONS
+
+
+def test_sentences_are_told_by_the_model_that_was_loaded_without_a_download():
+    constraints.checkers()
+    assert nltk.sent_tokenize("Dr. Moss left at 6 p.m. on Friday. He was tired.") == [
+        "Dr. Moss left at 6 p.m. on Friday.",
+        "He was tired.",
+    ]
+    assert not any(place.startswith(tempfile.gettempdir()) for place in nltk.data.path)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +70,7 @@ def test_every_case_gets_the_verdict_it_is_labelled_with():
         ("keywords:frequency", {"keyword": "ferry", "frequency": 2}),
         ("keywords:frequency", {"keyword": "ferry", "frequency": 2, "relation": "at most"}),
         ("keywords:letter_frequency", {"letter": "ab", "let_frequency": 1, "let_relation": "at least"}),
+        ("length_constraints:number_words", {"num_words": -1, "relation": "at least"}),
         ("length_constraints:number_words", {"num_words": "ten", "relation": "at least"}),
         (
             "length_constraints:nth_paragraph_first_word",
@@ -89,6 +113,31 @@ def test_the_language_counts_for_instructions_about_case_where_it_can_be_told():
         assert constraints.follows(identifier, {}, change(ENGLISH)) is True
         assert constraints.follows(identifier, {}, change(GERMAN)) is False
         assert constraints.follows(identifier, {}, change("Guten Tag")) is True
+        assert constraints.follows(identifier, {}, "Guten Tag") is False
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "there"),
+    [
+        ("C++", "I like C++.", True),
+        ("C++", "I like C+.", False),
+        (".net", "Use .net here", True),
+        (".net", "Use the planet.network", False),
+        ("a.c", "abc", False),
+        ("cat", "concatenate", False),
+        ("cat", "A Cat.", True),
+    ],
+)
+def test_a_forbidden_word_is_a_text_with_no_letter_beside_it(word, text, there):
+    arguments = {"forbidden_words": ["unheard", word]}
+    assert constraints.follows("keywords:forbidden_words", arguments, text) is not there
+
+
+def test_keywords_are_texts():
+    for word, text, there in (("C++ (2023)", "In c++ (2023).", True), ("a.c", "abc", False)):
+        assert constraints.follows("keywords:existence", {"keywords": [word]}, text) is there
+        arguments = {"keyword": word, "frequency": 1, "relation": "at least"}
+        assert constraints.follows("keywords:frequency", arguments, text) is there
 
 
 @given(st.text(max_size=300), st.text(max_size=30))
@@ -134,7 +183,7 @@ def test_a_hostile_text_is_counted_in_no_time():
 
 def test_models_of_sentences_and_languages_are_loaded_only_where_they_are_asked_for():
     """Every rule process imports the checks, those of mathematics too."""
-    code = "import sys, whichteacher.verifiers.pool; print({'punkt', 'langdetect'} & sys.modules.keys())"
+    code = "import sys, whichteacher.verifiers.pool; print({'nltk', 'punkt', 'langdetect', 'if_verifiable'} & sys.modules.keys())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

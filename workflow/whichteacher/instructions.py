@@ -1,5 +1,5 @@
-"""IFEval's instructions by name, with their arguments: what :mod:`whichteacher.verifiers.constraints` checks, for those who must
-know before anything is verified and cannot load what the checks need."""
+"""IFEval's instructions by name, with their arguments: what :mod:`whichteacher.verifiers.constraints` checks, also for those who
+must know before anything is verified and cannot load what the checks need."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def instruction_fault(name: str, arguments: Mapping[str, Any]) -> str | None:
         return f"{name} takes {', '.join(INSTRUCTIONS[name]) or 'no arguments'}, not {', '.join(arguments) or 'none'}"
     for key, value in arguments.items():
         if key in _LISTS:
-            fits = isinstance(value, list) and all(isinstance(word, str) and word.strip() for word in value)
+            fits = isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value)
         elif key.endswith("relation"):
             fits = value in RELATIONS
         elif key.startswith(("num_", "nth_")) or key.endswith("frequency"):
-            fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+            fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
         else:
             fits = isinstance(value, str) and bool(value.strip()) and (key != "letter" or len(value) == 1)
         if not fits:

@@ -27,9 +27,8 @@ from typing import Any
 
 from whichteacher.engines.respond import Response
 from whichteacher.engines.reward import SCORED
+from whichteacher.instructions import instruction_fault
 from whichteacher.responses import END_THINK
-from whichteacher.rule import InputError
-from whichteacher.verifiers import constraints
 from whichteacher.verifiers.math import last_boxed
 from whichteacher.verifiers.outcome import Outcome, undecided
 
@@ -172,10 +171,14 @@ def read_constraints(text: str) -> tuple[str | None, list[str]]:
         kept, faults = [], []
         for identifier, arguments in pairs:
             try:
-                constraints.follows(str(identifier), dict(arguments or {}), "text")
-                kept.append((identifier, arguments or {}))
-            except (InputError, TypeError, ValueError) as error:
-                faults.append(str(error))
+                given = {name: value for name, value in dict(arguments or {}).items() if value is not None}
+            except (TypeError, ValueError):
+                faults.append(f"{identifier}: its arguments are {arguments!r}")
+                continue
+            if fault := instruction_fault(str(identifier), given):
+                faults.append(fault)
+            else:
+                kept.append((identifier, given))
         names, kwargs = [name for name, _ in kept], [arguments for _, arguments in kept]
         payload = {"instruction_id_list": names, "kwargs": kwargs}
         return (json.dumps(payload, sort_keys=True) if kept else None), faults

@@ -41,6 +41,8 @@ RULES: dict[str, Callable[..., Outcome]] = {
     "plain_math_verify": second.plain_math_verify,
     "same_text": second.same_text,
 }
+#: What a rule loads before its first task, on no task's time.
+_LOAD: dict[str, Callable[[], Any]] = {"constraints": constraints.checkers}
 #: What the same rules say where they need no process of their own, None where they do.
 _QUICK: dict[str, Callable[..., Outcome | None]] = {"math": math.quick, "science": science.quick}
 
@@ -246,6 +248,8 @@ def serve(deadline: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin.buffer:
         for rule, arguments in json.loads(line):
+            if rule in _LOAD:
+                _LOAD[rule]()
             signal.setitimer(signal.ITIMER_PROF, deadline)
             outcome = _attempt(RULES[rule], arguments)
             signal.setitimer(signal.ITIMER_PROF, 0)
