@@ -1,6 +1,5 @@
 """The audit of published traces: layouts told apart, and a release with every fault planted once."""
 
-import inspect
 import json
 import os
 import shutil
