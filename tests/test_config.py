@@ -118,6 +118,18 @@ FAULTS = [
     ("evaluation", None, "`training` needs `evaluation`: say what the students are scored on"),
     ("evaluation.models.steps.expected", {"aime": [1, 2]}, "models.steps.expected names 'aime', which is no benchmark"),
     ("evaluation.models.steps.expected", {"easy_math": [2, 1]}, "models.steps.expected.easy_math is [2.0, 1.0]"),
+    ("evaluation.benchmarks.easy_math.task", "gsm8k", "a `task` knows its data: remove columns"),
+    ("evaluation.benchmarks.easy_math.category", "task", "category task is for LightEval's tasks: name a `task`"),
+    (
+        "evaluation.benchmarks.easy_math",
+        {"label": "GSM8K", "task": "gsm8k", "category": "task"},
+        "revision None of the data set of LightEval's gsm8k is no commit",
+    ),
+    (
+        "evaluation.benchmarks.easy_math",
+        {"label": "Programs", "task": "lcb:codegeneration", "category": "code", "revision": "1" * 40},
+        "LightEval would run programs without a sandbox",
+    ),
     ("evaluation.benchmarks.code_tasks.layout", "livecodebench", "name exactly one of `layout` and `columns`"),
     ("curation", None, "`teachers` need `corpus.sources` to answer and `curation` for what they say"),
     ("evaluation.benchmarks.easy_math.role", "SAT", "evaluation.benchmarks.easy_math.role (value 'SAT')"),

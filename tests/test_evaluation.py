@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 import pytest
+import score_samples
 from evaluate_student import ENVIRONMENT, parse_arguments, read_problems
 from tokenizers import processors
 from transformers import AutoTokenizer
@@ -17,7 +18,7 @@ from transformers import AutoTokenizer
 from whichteacher.chat import messages
 from whichteacher.engines.specs import VllmSpec, request_keys
 from whichteacher.rule import InputError
-from whichteacher.schemas import BENCHMARK_PROBLEMS, SAMPLES
+from whichteacher.schemas import BENCHMARK_PROBLEMS, SAMPLES, SCORED_SAMPLES
 from whichteacher.store import Store, model_digest
 from whichteacher.tables import read_provenance, read_table, write_table
 
@@ -95,14 +96,16 @@ def spec_of(model):
     return VllmSpec(str(model), None, SETTINGS["dtype"], SETTINGS["max_model_len"], SETTINGS["sampling"])
 
 
-def store_responses(store, model, category, problems):
+def store_responses(store, model, category, problems, prompts=MappingProxyType({})):
     """What an engine would have stored for ``problems``, with prompts rendered by the project's own template."""
     spec, owner = spec_of(model), model_digest(str(model), None)
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows = []
     for problem in problem_rows("any", category, problems):
         chat = messages(
-            [{"role": "user", "content": problem["prompt"]}], SYSTEM, SETTINGS["suffixes"].get(category, "")
+            [{"role": "user", "content": prompts.get(problem["problem_id"], problem["prompt"])}],
+            SYSTEM,
+            SETTINGS["suffixes"].get(category, ""),
         )
         prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         for attempt, (text, finish_reason, _) in enumerate(problems[problem["problem_id"]][1]):
@@ -128,14 +131,15 @@ def store_responses(store, model, category, problems):
     Store(store, "responses", owner).append(rows)
 
 
-def evaluate(folder, model, benchmarks, layouts=MappingProxyType({}), **settings):
-    """Run the command on ``benchmarks`` (name: category, samples); their tables lie in ``folder``."""
+def evaluate(folder, model, benchmarks, more=MappingProxyType({}), **settings):
+    """Run the command on ``benchmarks`` (name: category, samples); their tables lie in ``folder``. ``more`` holds further
+    keys of some."""
     blocks = {
-        name: {"category": category, "samples": samples, "layout": None}
+        name: {"category": category, "samples": samples, "layout": None, "task": None}
         for name, (category, samples) in benchmarks.items()
     }
-    for name, layout in layouts.items():
-        blocks[name]["layout"] = layout
+    for name, keys in more.items():
+        blocks[name].update(keys)
     command = [PYTHON, REPOSITORY / "workflow" / "scripts" / "evaluate_student.py"]
     command += ["--student", "parallel/steps/0", "--model", model, "--store", folder / "store"]
     command += ["--problems", *(folder / f"{name}.problems.parquet" for name in benchmarks)]
@@ -200,7 +204,9 @@ def test_code_is_drawn_but_never_run_by_lighteval(evaluated):
 def test_provenance_names_what_made_the_samples(evaluated, tiny_model):
     provenance = read_provenance(evaluated / "sums.parquet")
     assert provenance["model_digest"] == model_digest(str(tiny_model), None)
-    assert provenance["settings"]["benchmarks"] == {"sums": {"category": "math", "samples": 3, "layout": None}}
+    assert provenance["settings"]["benchmarks"] == {
+        "sums": {"category": "math", "samples": 3, "layout": None, "task": None}
+    }
     assert provenance["packages"]["lighteval"]
     assert str(evaluated) not in json.dumps(provenance)
 
@@ -284,7 +290,7 @@ def test_a_model_that_thinks_natively_is_split_at_its_last_mark(tmp_path, tiny_m
         tmp_path,
         tiny_model,
         {"sums": ("math", 1), "lcb": ("code", 1)},
-        {"lcb": "livecodebench"},
+        {"lcb": {"layout": "livecodebench"}},
         answer_format="thinking_only",
     )
     assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
@@ -301,9 +307,9 @@ def test_a_metric_never_averages_over_samples_that_were_not_drawn():
     program = (
         "from lighteval.models.model_output import ModelResponse\n"
         "from lighteval.tasks.requests import Doc\n"
-        "from whichteacher.lighteval_backend import _math_metric\n"
+        "from whichteacher.lighteval_backend import Task\n"
         "doc = Doc(query='', choices=['$\\\\boxed{2}$'], gold_index=0)\n"
-        "compute = _math_metric(3).sample_level_fn.compute\n"
+        "compute = Task('sums', 'math', 3, '', None).scoring().sample_level_fn.compute\n"
         "print(compute(doc=doc, model_response=ModelResponse(text=['2', '3', '2'])))\n"
         "compute(doc=doc, model_response=ModelResponse(text=['2', '3']))\n"
     )
@@ -311,6 +317,73 @@ def test_a_metric_never_averages_over_samples_that_were_not_drawn():
     done = subprocess.run([PYTHON, "-c", program], env=environment, capture_output=True, text=True)
     assert "'avg@n:n=3': 0.666" in done.stdout, done.stderr
     assert "2 samples were drawn where the metric averages 3" in done.stderr
+
+
+#: As openai/gsm8k has them; LightEval's metric wants the number behind the last ####.
+SUMS = [
+    {"question": "Ann has 3 nets and buys 4. How many has she?", "answer": "3 + 4 = 7\n#### 7"},
+    {"question": "A boat takes 6 people. How many do 5 boats take?", "answer": "5 * 6 = 30\n#### 30"},
+]
+
+
+def import_lighteval(folder, task, rows=(), **settings):
+    """Import a task of LightEval from the file of ``rows`` as the rule does."""
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    block = {"task": task, "path": "rows.jsonl", "revision": None, "category": "task", "exclude": []}
+    command = [PYTHON, REPOSITORY / "workflow" / "scripts" / "import_task.py", "--benchmark", "named"]
+    command += ["--settings", json.dumps({"expected_problems": None, **block, **settings})]
+    command += ["--table", folder / "named.problems.parquet", "--log", folder / "import.log"]
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY / "workflow")}
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, cwd=folder)
+
+
+@needs_lighteval
+def test_a_task_of_lighteval_is_a_benchmark_by_its_name(tmp_path, tiny_model):
+    done = import_lighteval(tmp_path, "gsm8k", SUMS, expected_problems=2)
+    assert done.returncode == 0, done.stderr
+    problems = read_table(tmp_path / "named.problems.parquet", BENCHMARK_PROBLEMS).to_pylist()
+    assert [problem["problem_id"] for problem in problems] == ["0", "1"]
+    assert problems[0]["prompt"] == "Question: Ann has 3 nets and buys 4. How many has she?\nAnswer:"
+    assert problems[0]["reference"] == SUMS[0]["answer"]
+
+    texts = {"0": [("7", "stop", 1), ("8", "stop", 0)], "1": [("30", "stop", 1), ("30", "length", 0)]}
+    prompts = {problem["problem_id"]: problem["prompt"] for problem in problems}
+    answers = {name: (None, [(right(text), end, score) for text, end, score in texts[name]]) for name in texts}
+    store_responses(tmp_path / "store", tiny_model, "task", answers, prompts)
+    done = evaluate(tmp_path, tiny_model, {"named": ("task", 2)}, {"named": {"task": "gsm8k"}})
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
+    rows = read_table(tmp_path / "named.parquet", SAMPLES).to_pylist()
+    assert [row["lighteval_score"] for row in rows] == [1, 0, 1, 0]
+    assert {row["lighteval_metric"] for row in rows} == {"extractive_match:n=2"}
+
+    paths = [str(tmp_path / f"named{end}") for end in (".parquet", ".problems.parquet", ".scored.parquet")]
+    score_samples.main(*paths, settings={}, answer_format="tags", jobs=1)
+    scored = read_table(paths[2], SCORED_SAMPLES).to_pylist()
+    assert [(row["verdict"], row["reason"]) for row in scored] == [
+        ("pass", "lighteval"),
+        ("fail", "lighteval"),
+        ("pass", "lighteval"),
+        ("fail", "truncated"),
+    ]
+
+
+@needs_lighteval
+@pytest.mark.parametrize(
+    ("task", "rows", "said"),
+    [
+        ("gsm9k", SUMS, "LightEval has no task 'gsm9k'"),
+        ("lambada:standard", SUMS, "scores no written answers one by one"),
+        ("gsm8k", [{"problem": "1 + 1"}], "not the columns LightEval's gsm8k reads"),
+        ("gsm8k", [], "no problem selected"),
+    ],
+)
+def test_a_task_that_is_none_or_does_not_fit_its_data_is_said_in_one_line(tmp_path, task, rows, said):
+    done = import_lighteval(tmp_path, task, rows)
+    assert done.returncode != 0
+    assert not (tmp_path / "named.problems.parquet").exists()
+    line = next(line for line in done.stderr.splitlines() if line.startswith("ERROR in import_task"))
+    assert said in line
+    assert "Traceback" not in done.stderr
 
 
 def test_problem_ids_are_unique_and_no_benchmark_is_empty(tmp_path):

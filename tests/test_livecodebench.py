@@ -7,9 +7,10 @@ import pickle
 import zlib
 
 import pytest
-from import_benchmark import columns_of, digest_of, select_problems
+from import_benchmark import columns_of, select_problems
 
 from whichteacher import livecodebench
+from whichteacher.problems import digest_of
 from whichteacher.rows import Fault, read_rows
 from whichteacher.rule import InputError
 

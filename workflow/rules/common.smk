@@ -5,6 +5,7 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
@@ -83,6 +84,30 @@ def code(script: str) -> list[str]:
                     found.add(path)
                     queue.append(path)
     return sorted(from_here(path) for path in found)
+
+
+# LightEval needs an environment of its own: conda's, or the second virtual environment of `make setup`. Its path stays
+# out of the rules' commands and parameters, so that moving the repository re-runs nothing.
+if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    os.environ.update(WHICHTEACHER_EVALUATION_PYTHON="python")
+else:
+    os.environ.setdefault(
+        "WHICHTEACHER_EVALUATION_PYTHON", str(WORKFLOW.parent / ".venv-evaluation" / "bin" / "python")
+    )
+
+
+def evaluation_python(rule: str) -> str:
+    """The beginning of a command that runs in LightEval's environment, with its error where that is not set up."""
+    return (
+        'command -v "$WHICHTEACHER_EVALUATION_PYTHON" > /dev/null || {{'
+        f" echo \"ERROR in {rule}: no Python at $WHICHTEACHER_EVALUATION_PYTHON: run 'make setup'\""
+        ' | tee {log:q} >&2; exit 1; }}; "$WHICHTEACHER_EVALUATION_PYTHON"'
+    )
+
+
+def one_of(names) -> str:
+    """The wildcard constraint for one of ``names``, which nothing meets where there are none."""
+    return "|".join(names) or "(?!)"
 
 
 def settings(block, exclude=()) -> dict:
@@ -206,7 +231,7 @@ def evaluated_model(wildcards, input):
 def evaluation_settings(wildcards):
     """The evaluation block without what concerns other jobs, as JSON; what a model says of itself stands in it."""
     shared = {name: True for name in type(STUDY.evaluation).model_fields if name != "models"}
-    asked = {"benchmarks": {"__all__": {"category", "samples", "layout"}}}
+    asked = {"benchmarks": {"__all__": {"category", "samples", "layout", "task"}}}
     block = STUDY.evaluation.model_dump(mode="json", include={**shared, **asked})
     own = {"revision": None, "answer_format": "tags"}
     if wildcards.control == MODELS_CONTROL:
@@ -214,6 +239,12 @@ def evaluation_settings(wildcards):
         own = model.model_dump(include={"revision", "dtype", "answer_format", "tensor_parallel", "data_parallel"})
         own["system_prompt"] = block["system_prompt"] if model.system_prompt is None else model.system_prompt
     return json.dumps({**block, **own})
+
+
+def task_settings(wildcards):
+    """What decides which problems a LightEval task yields, as JSON."""
+    asked = {"task", "revision", "path", "category", "exclude", "expected_problems"}
+    return BENCHMARK_BLOCKS[wildcards.benchmark].model_dump_json(include=asked)
 
 
 def evaluation_devices(wildcards):

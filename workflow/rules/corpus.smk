@@ -86,6 +86,8 @@ rule import_benchmark:
         table="<results>/corpus/benchmarks/{benchmark}.parquet",
     log:
         "<logs>/import_benchmark/{benchmark}.log",
+    wildcard_constraints:
+        benchmark=one_of(name for name, block in BENCHMARK_BLOCKS.items() if block.task is None),
     conda:
         "../../envs/corpus.yaml"
     threads: 1
@@ -93,9 +95,35 @@ rule import_benchmark:
         mem_mb=4000,
         runtime=60,
     params:
-        benchmark=lambda wildcards: settings(BENCHMARK_BLOCKS[wildcards.benchmark], exclude={"label", "samples"}),
+        benchmark=lambda wildcards: settings(
+            BENCHMARK_BLOCKS[wildcards.benchmark], exclude={"label", "samples", "task"}
+        ),
     script:
         "../scripts/import_benchmark.py"
+
+
+rule import_task:
+    input:
+        file=lambda wildcards: BENCHMARK_BLOCKS[wildcards.benchmark].path or [],
+        script=from_here(WORKFLOW / "scripts" / "import_task.py"),
+        code=code("import_task"),
+    output:
+        table="<results>/corpus/benchmarks/{benchmark}.parquet",
+    log:
+        "<logs>/import_task/{benchmark}.log",
+    wildcard_constraints:
+        benchmark=one_of(name for name, block in BENCHMARK_BLOCKS.items() if block.task is not None),
+    conda:
+        "../../envs/evaluation.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=task_settings,
+    shell:
+        evaluation_python("import_task") + " {input.script:q} --benchmark {wildcards.benchmark:q}"
+        " --settings {params.settings:q} --table {output.table:q} --log {log:q}"
 
 
 rule clean_queries:

@@ -1,14 +1,3 @@
-from snakemake.settings.types import DeploymentMethod
-
-# LightEval needs an environment of its own: conda's, or the second virtual environment of `make setup`. Its path stays
-# out of the rules' commands and parameters, so that moving the repository re-runs nothing.
-if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
-    os.environ.update(WHICHTEACHER_EVALUATION_PYTHON="python")
-else:
-    os.environ.setdefault(
-        "WHICHTEACHER_EVALUATION_PYTHON", str(WORKFLOW.parent / ".venv-evaluation" / "bin" / "python")
-    )
-
 BENCHMARKS = list(STUDY.evaluation.benchmarks) if STUDY.evaluation else []
 
 
@@ -42,10 +31,8 @@ if STUDY.evaluation:
             # A function, because Snakemake would take braces in a prompt for wildcards.
             settings=evaluation_settings,
         shell:
-            'command -v "$WHICHTEACHER_EVALUATION_PYTHON" > /dev/null || {{'
-            " echo \"ERROR in evaluate_student: no Python at $WHICHTEACHER_EVALUATION_PYTHON: run 'make setup'\""
-            " | tee {log:q} >&2; exit 1; }};"
-            ' "$WHICHTEACHER_EVALUATION_PYTHON" {input.script:q} --student {params.student:q} --model {params.model:q}'
+            evaluation_python("evaluate_student")
+            + " {input.script:q} --student {params.student:q} --model {params.model:q}"
             " --problems {input.problems:q} --samples {output.samples:q} --settings {params.settings:q}"
             " --store {params.store:q} --log {log:q}"
 

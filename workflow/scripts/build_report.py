@@ -229,7 +229,10 @@ def paper_table(
         row = [benchmarks[benchmark]["label"], control]
         for origin, name in [*((THIS_RUN, name) for name in teachers), *((PAPER, name) for name in PAPER_LABELS)]:
             if origin == PAPER and name == next(iter(PAPER_LABELS)):
-                row.append(benchmarks[benchmark]["role"])
+                row.append(benchmarks[benchmark]["role"] or "–")
+            if (origin, name) not in found.index:
+                row.append("–")
+                continue
             cell = found.loc[(origin, name)]
             row.append(number(cell["value"], 1) + ("" if pd.isna(cell["error"]) else f" ± {number(cell['error'], 1)}"))
         rows.append(row)

@@ -51,26 +51,25 @@ def prepare(
     figure: pd.DataFrame,
     table: pd.DataFrame,
     control: str,
-    benchmarks: Mapping[str, Mapping[str, str]],
+    benchmarks: Mapping[str, Mapping[str, str | None]],
 ) -> pd.DataFrame:
-    """All bars, benchmarks in the paper's order of their roles. ``models`` are the scores of score_models, None where there
+    """All bars, benchmarks in the paper's order of their roles, those without one last. ``models`` are the scores of score_models, None where there
     are no such models."""
     run = run_bars(scores, control).assign(student=True)
     if models is not None:
         run = pd.concat([run, model_bars(models).assign(student=False)], ignore_index=True)
-    ordered = sorted(benchmarks, key=lambda name: ROLES.index(benchmarks[name]["role"]))
+    places = {role: place for place, role in enumerate(ROLES)}
     parts = []
-    for name in ordered:
-        parts += [
-            run[run["benchmark"] == name],
-            paper_bars(figure, table, benchmarks[name]["role"]).assign(benchmark=name),
-        ]
+    for name in sorted(benchmarks, key=lambda name: places.get(benchmarks[name]["role"], len(ROLES))):
+        parts.append(run[run["benchmark"] == name])
+        if role := benchmarks[name]["role"]:
+            parts.append(paper_bars(figure, table, role).assign(benchmark=name))
     return pd.concat(parts, ignore_index=True)[["origin", "student", "benchmark", "name", "value", "low", "high"]]
 
 
 def draw(
     bars: pd.DataFrame,
-    benchmarks: Mapping[str, Mapping[str, str]],
+    benchmarks: Mapping[str, Mapping[str, str | None]],
     teachers: Mapping[str, Mapping[str, str]],
     models: Mapping[str, Mapping[str, str]],
 ) -> Figure:
@@ -103,7 +102,7 @@ def draw(
 def _draw_panel(
     ax: Axes,
     bars: pd.DataFrame,
-    role: str,
+    role: str | None,
     teachers: Mapping[str, Mapping[str, str]],
     models: Mapping[str, Mapping[str, str]],
 ) -> None:
@@ -130,7 +129,7 @@ def _draw_panel(
             )
             ticks[place] = label
             place += 1
-        if origin == THIS_RUN:
+        if origin == THIS_RUN and role:
             ax.text(0, place - 0.1, f"Paper, {role}", color=MUTED, fontsize=9, va="center", fontweight="bold")
             place += _GAP - 0.3
     ax.set_yticks(list(ticks), list(ticks.values()), fontsize=9)
@@ -148,7 +147,7 @@ def main(
     table: str,
     outputs: Mapping[str, str],
     control: str,
-    benchmarks: Mapping[str, Mapping[str, str]],
+    benchmarks: Mapping[str, Mapping[str, str | None]],
     teachers: Mapping[str, Mapping[str, str]],
     models: Mapping[str, Mapping[str, str]],
 ) -> None:

@@ -128,6 +128,7 @@ def main(
                 settings["suffixes"].get(each["category"], ""),
                 tables[name],
                 each["layout"],
+                each["task"],
             )
             for name, each in settings["benchmarks"].items()
         ]

@@ -5,13 +5,13 @@ whole or not at all, so a row that cannot be used is an error.
 """
 
 import datetime
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from whichteacher import livecodebench
 from whichteacher.code_tests import code_tests_of
+from whichteacher.problems import check_selection, digest_of
 from whichteacher.references import infer_type
 from whichteacher.rows import (
     ColumnReader,
@@ -46,6 +46,7 @@ def to_problem(taken: Mapping[str, Any], number: int, benchmark: str, category: 
         "tests": code_tests_of(taken.get("tests"), taken.get("language"), taken.get("checker"), turns[0]["content"]),
         "difficulty": _level(taken.get("difficulty")),
         "starter_code": taken.get("starter_code"),
+        "lighteval_doc": None,
     }
     needed = "reference" if category == "math" else "tests"
     if problem[needed] is None:
@@ -117,7 +118,7 @@ def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]
         raise InputError(
             f"{location}: {fault.detail}{more}: mend the file of benchmark {name}, or its mapping in {key}"
         )
-    _check_selection(problems, key, place, benchmark.get("expected_problems"))
+    check_selection(problems, key, place, benchmark.get("expected_problems"))
     if left_out:
         print(f"{name}: {len(left_out)} of {len(excluded)} excluded problems left out: {', '.join(left_out)}")
     return problems
@@ -130,30 +131,9 @@ def columns_of(benchmark: Mapping[str, Any]) -> dict[str, str | None]:
     return {**benchmark["columns"], "date": benchmark.get("date_column")}
 
 
-def digest_of(problems: list[dict[str, Any]]) -> str:
-    """What tells one choice of problems from another: sha256 of their ids, sorted, one per line."""
-    ids = sorted(problem["problem_id"] for problem in problems)
-    return hashlib.sha256("".join(f"{one}\n" for one in ids).encode()).hexdigest()
-
-
 def is_aime_answer(answer: str) -> bool:
     """Whether ``answer`` is an integer from 0 to 999, leading zeros allowed."""
     return answer.isascii() and answer.isdigit() and int(answer) in _AIME_ANSWERS
-
-
-def _check_selection(problems: list[dict[str, Any]], key: str, place: str, expected: int | None) -> None:
-    seen: set[str] = set()
-    for problem in problems:
-        if problem["problem_id"] in seen:
-            raise InputError(f"{place}: id {problem['problem_id']!r} repeats: map a unique column in {key}.columns.id")
-        seen.add(problem["problem_id"])
-    if not problems:
-        raise InputError(f"{place}: no problem selected: check the file and the date window of {key}")
-    if expected is not None and len(problems) != expected:
-        raise InputError(
-            f"{place}: {len(problems)} problems selected, {key}.expected_problems says {expected}: "
-            "correct the date window, the revision or the number"
-        )
 
 
 def main(name: str, benchmark: Mapping[str, Any], table: str) -> None:

@@ -2,6 +2,7 @@
 
 Reads the samples (SAMPLES) and the benchmark's problems (BENCHMARK_PROBLEMS); writes the samples with their verdicts
 (SCORED_SAMPLES), in the same order. A benchmark gives no part marks: every test of a program is run and all must pass.
+Problems of category ``task`` have no verifier here: their verdict is that of LightEval's metric.
 """
 
 import sys
@@ -31,16 +32,26 @@ def rows_to_verify(samples: pd.DataFrame, problems: pd.DataFrame, answer_format:
     return [{**row, "answer_format": answer_format} for row in rows.to_dict("records")]
 
 
+def verdicts_of_task(samples: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts by LightEval's metric alone: its full mark is a pass, and a response that did not end has none."""
+    finished = samples["finish_reason"] == "stop"
+    score = samples["lighteval_score"].where(finished, 0.0)
+    reason = pd.Series("lighteval", index=samples.index).where(finished, "truncated")
+    return pd.DataFrame({"verdict": (score >= 1).map({True: "pass", False: "fail"}), "score": score, "reason": reason})
+
+
 def main(samples: str, problems: str, scored: str, settings: dict[str, Any], answer_format: str, jobs: int) -> None:
     """Score the samples of one student and benchmark."""
-    verification = Verification.model_validate(
-        {**settings, "threshold": 1.0, "thresholds": {}, "max_tests": sys.maxsize}
-    )
-    table = read_frame(samples, SAMPLES)
-    rows = rows_to_verify(table, read_frame(problems, BENCHMARK_PROBLEMS), answer_format)
-    verdicts = pd.DataFrame(
-        verify_many(rows, verification, jobs, "score_samples"), columns=["verdict", "score", "reason"]
-    )
+    table, asked = read_frame(samples, SAMPLES), read_frame(problems, BENCHMARK_PROBLEMS)
+    if (asked["category"] == "task").all():
+        verdicts = verdicts_of_task(table)
+    else:
+        verification = Verification.model_validate(
+            {**settings, "threshold": 1.0, "thresholds": {}, "max_tests": sys.maxsize}
+        )
+        rows = rows_to_verify(table, asked, answer_format)
+        found = verify_many(rows, verification, jobs, "score_samples")
+        verdicts = pd.DataFrame(found, columns=["verdict", "score", "reason"])
     write_table(scored, table.join(verdicts), SCORED_SAMPLES, {"settings": settings})
 
 

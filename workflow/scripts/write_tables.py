@@ -17,7 +17,10 @@ COLUMNS = ["control", "benchmark", "role", "origin", "teacher", "value", "error"
 
 
 def prepare(
-    run: pd.DataFrame, published: pd.DataFrame, controls: Sequence[str], benchmarks: Mapping[str, Mapping[str, str]]
+    run: pd.DataFrame,
+    published: pd.DataFrame,
+    controls: Sequence[str],
+    benchmarks: Mapping[str, Mapping[str, str | None]],
 ) -> pd.DataFrame:
     """All cells of a table. ``run`` holds control, benchmark, teacher, value and error of this run."""
     roles = pd.DataFrame({"benchmark": list(benchmarks), "role": [found["role"] for found in benchmarks.values()]})
@@ -34,7 +37,7 @@ def prepare(
 
 
 def to_markdown(
-    cells: pd.DataFrame, benchmarks: Mapping[str, Mapping[str, str]], teachers: Mapping[str, str], title: str
+    cells: pd.DataFrame, benchmarks: Mapping[str, Mapping[str, str | None]], teachers: Mapping[str, str], title: str
 ) -> str:
     """The table as Markdown, with one decimal and the standard error where there is one."""
     heads = ["", *teachers.values(), "In place of", *(f"{label} (paper)" for label in PAPER_LABELS.values())]
@@ -46,7 +49,7 @@ def to_markdown(
         label = benchmarks[benchmark]["label"] + (f" ({control})" if many else "")
         ours = [_cell(found, THIS_RUN, teacher) for teacher in teachers]
         paper = [_cell(found, PAPER, teacher) for teacher in PAPER_LABELS]
-        lines.append(f"| {label} | {' | '.join(ours)} | {benchmarks[benchmark]['role']} | {' | '.join(paper)} |")
+        lines.append(f"| {label} | {' | '.join(ours)} | {benchmarks[benchmark]['role'] or '-'} | {' | '.join(paper)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -64,7 +67,7 @@ def main(
     outputs: Mapping[str, str],
     controls: Sequence[str],
     teachers: Mapping[str, str],
-    benchmarks: Mapping[str, Mapping[str, str]],
+    benchmarks: Mapping[str, Mapping[str, str | None]],
 ) -> None:
     """Write both tables. ``published`` are the paper's Tables 1 and 2, ``outputs`` table1_csv, table1_md, and so on."""
     read = pd.read_csv(scores, dtype={"seed": str})

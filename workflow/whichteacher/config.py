@@ -965,16 +965,24 @@ class Benchmark(Block):
     """Problems that score a student."""
 
     label: str = Field(description="Name in figures and tables.")
-    role: Literal["AIME2024", "AIME2025", "MATH500", "LiveCodeBench"] = Field(
-        description="The benchmark of the paper whose place it takes in Tables 1 and 2."
+    role: Literal["AIME2024", "AIME2025", "MATH500", "LiveCodeBench"] | None = Field(
+        None,
+        description="The benchmark of the paper whose place it takes in Tables 1 and 2; none stands beside no printed value.",
     )
     path: str | None = Field(None, description="Local JSONL file; give this or `hub`.")
     hub: str | None = Field(None, description="Hub data set id; needs `revision`.")
+    task: str | None = Field(
+        None,
+        description="A task of LightEval by its name (`gsm8k`): its prompts, references and metric. Its data set is read at "
+        "`revision`, or from a `path` with its columns.",
+    )
     revision: str | None = Field(None, description="Commit (40 hex digits) of the hub data set.")
     file: str | None = Field(None, description="One file of the hub data set, read by itself; none loads the data set.")
     subset: str | None = Field(None, description="Configuration name of the hub data set.")
     split: str = Field("test", description="Split of the hub data set.")
-    category: Literal["math", "code"] = Field(description="How answers are verified.")
+    category: Literal["math", "code", "task"] = Field(
+        description="How answers are verified; `task`: by the metric of a `task` alone, whose full mark is a pass."
+    )
     layout: Literal["livecodebench"] | None = Field(
         None, description="The layout of livecodebench/code_generation_lite, in the place of a column mapping."
     )
@@ -990,15 +998,34 @@ class Benchmark(Block):
 
     @model_validator(mode="after")
     def _one_place(self) -> Benchmark:
+        if self.task is not None:
+            return self._of_a_task()
+        if self.category == "task":
+            raise ValueError("category task is for LightEval's tasks: name a `task`, or the category math or code")
         if (self.path is None) == (self.hub is None):
-            raise ValueError("name exactly one of `path` and `hub`")
+            raise ValueError("name exactly one of `path`, `hub` and `task`")
         if (self.layout is None) == (self.columns is None):
             raise ValueError("name exactly one of `layout` and `columns`")
         if self.layout == "livecodebench" and (self.date_column or self.category != "code"):
             raise ValueError("LiveCodeBench is code, and its layout has the date: remove `date_column`")
-        if self.hub is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(f"revision {self.revision!r} of {self.hub!r} is no commit: pin one with 40 hex digits")
+        self._check_revision(repr(self.hub) if self.hub else None)
         return self
+
+    def _of_a_task(self) -> Benchmark:
+        own = ("hub", "file", "subset", "layout", "columns", "date_column", "date_from", "date_to")
+        if given := [name for name in own if getattr(self, name) is not None]:
+            raise ValueError(f"a `task` knows its data: remove {', '.join(given)}")
+        if self.category == "code":
+            raise ValueError(
+                "LightEval would run programs without a sandbox: name the problems with `path` or `hub` and `columns`"
+            )
+        if self.path is None:
+            self._check_revision(f"the data set of LightEval's {self.task}")
+        return self
+
+    def _check_revision(self, what: str | None) -> None:
+        if what is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(f"revision {self.revision!r} of {what} is no commit: pin one with 40 hex digits")
 
 
 class EvaluatedModel(ModelRef):

@@ -44,6 +44,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from whichteacher.chat import messages
 from whichteacher.engines.respond import Request, Response, respond
 from whichteacher.engines.specs import VllmSpec
+from whichteacher.lighteval_tasks import find_task, metric_name, scorer, to_doc
 from whichteacher.responses import split_response
 from whichteacher.rule import InputError
 
@@ -61,11 +62,22 @@ class Task:
     suffix: str
     problems: pa.Table
     layout: str | None = None
+    task: str | None = None
+
+    def scoring(self) -> SampleLevelMetricGrouping:
+        """The task's metric: LightEval's own of a named ``task``, that of mathematics, or none for programs."""
+        if self.task is not None:
+            config = find_task(self.task)
+            return _each_sample(f"{metric_name(config)}:n={self.samples}", self.samples, scorer(config))
+        if self.category == "math":
+            score = Metrics.avg_at_n_math.value.sample_level_fn.compute_score
+            return _each_sample(f"avg@n:n={self.samples}", self.samples, score)
+        return _grouping([], _DrawOnly(self.samples))
 
     @property
     def metric(self) -> str:
         """LightEval's name of the task's metric."""
-        return _math_metric(self.samples).metric_name[0] if self.category == "math" else UNSCORED
+        return next(iter(self.scoring().metric_name), UNSCORED)
 
 
 @dataclass(frozen=True)
@@ -78,13 +90,17 @@ class Sample:
 
 
 class _EachSample(AvgAtN):
-    """LightEval's avg@n that reports the score of every sample, under its number, beside their mean."""
+    """LightEval's avg@n that reports the score of every sample, under its number, beside their mean under ``name``."""
+
+    def __init__(self, name: str, n: int, score: Callable[[Doc, ModelResponse], float]) -> None:
+        super().__init__(n=n, sample_scoring_function=score)
+        self.name = name
 
     def compute(self, doc: Doc, model_response: ModelResponse, **_: Any) -> dict[str, float]:
         if len(model_response.text) != self.n:
             raise ValueError(f"{len(model_response.text)} samples were drawn where the metric averages {self.n}")
         scores = [float(self.compute_score(doc, model_response[number])) for number in range(self.n)]
-        return {f"avg@n:n={self.n}": float(np.mean(scores)), **{str(i): score for i, score in enumerate(scores)}}
+        return {self.name: float(np.mean(scores)), **{str(i): score for i, score in enumerate(scores)}}
 
 
 class _DrawOnly(SamplingMetric, SampleLevelComputation):
@@ -111,16 +127,19 @@ def _grouping(names: Sequence[str], compute: SampleLevelComputation) -> SampleLe
     )
 
 
-def _math_metric(samples: int) -> SampleLevelMetricGrouping:
-    score = Metrics.avg_at_n_math.value.sample_level_fn.compute_score
-    names = [f"avg@n:n={samples}", *(str(number) for number in range(samples))]
-    return _grouping(names, _EachSample(n=samples, sample_scoring_function=score))
+def _each_sample(name: str, samples: int, score: Callable[[Doc, ModelResponse], float]) -> SampleLevelMetricGrouping:
+    return _grouping([name, *map(str, range(samples))], _EachSample(name, samples, score))
 
 
 def _prompt_function(task: Task) -> Callable[[dict[str, Any], str], Doc]:
-    """What turns a problem into LightEval's document: the prompt as it is, with the category's suffix after it."""
+    """What turns a problem into LightEval's document: the prompt as it is, with the category's suffix after it.
+
+    A prompt of LightEval's own has its instruction already, and gets no suffix.
+    """
 
     def prompt(row: dict[str, Any], task_name: str) -> Doc:
+        if task.task is not None:
+            return to_doc(row)
         if task.category == "math" and row["reference"] is None:
             raise InputError(f"{task.name}: problem {row['problem_id']} has no reference: add it, or drop the problem")
         asked = _livecodebench_prompt(row) if task.layout == "livecodebench" else row["prompt"]
@@ -148,7 +167,6 @@ def _register(tasks: Sequence[Task], folder: Path) -> ModuleType:
     for task in tasks:
         (folder / task.name).mkdir()
         pq.write_table(task.problems, folder / task.name / "test.parquet")
-        metric = _math_metric(task.samples) if task.category == "math" else _grouping([], _DrawOnly(task.samples))
         module.TASKS_TABLE.append(
             LightevalTaskConfig(
                 name=task.name,
@@ -157,7 +175,7 @@ def _register(tasks: Sequence[Task], folder: Path) -> ModuleType:
                 hf_subset="default",
                 hf_avail_splits=["test"],
                 evaluation_splits=["test"],
-                metrics=[metric],
+                metrics=[task.scoring()],
             )
         )
     return module

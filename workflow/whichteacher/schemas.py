@@ -54,6 +54,7 @@ BENCHMARK_PROBLEMS = _schema(
     tests=(STRING, "null"),
     difficulty=(INT, "null"),
     starter_code=(STRING, "null"),  # LiveCodeBench: what the program begins with, a part of the prompt
+    lighteval_doc=(STRING, "null"),  # JSON: what the metric of a LightEval task needs beside the prompt
 )
 
 DUPLICATES = _schema(
