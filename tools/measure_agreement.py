@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow"))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 from agreement import Row
 

@@ -6,9 +6,16 @@ Each module has ``measure(data, jobs)``, which reads its files below the folder 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import score_samples
+
+from whichteacher.references import infer_type
+from whichteacher.schemas import BENCHMARK_PROBLEMS, SAMPLES, SCORED_SAMPLES
+from whichteacher.tables import read_table, write_table
 
 
 class Row(NamedTuple):
@@ -59,6 +66,57 @@ def tally(set_name: str, graded: Iterable[Graded], notes: str = "") -> Row:
             for one in differ
         ],
     )
+
+
+class Answered(NamedTuple):
+    """One response of a model to one problem, which has a ``reference`` or ``tests`` (JSON, as in BENCHMARK_PROBLEMS)."""
+
+    name: str
+    category: str
+    text: str
+    reference: str | None = None
+    tests: str | None = None
+
+
+def score(answers: Sequence[Answered], theirs: Sequence[bool], jobs: int, answer_format: str = "tags") -> list[Graded]:
+    """What ``score_samples``, the step that scores students, says of ``answers``, beside what ``theirs`` says."""
+    problems, samples = [], []
+    for number, answered in enumerate(answers):
+        shared = {"problem_id": str(number), "benchmark": "graded", "difficulty": None, "reference": answered.reference}
+        problems.append(
+            {
+                **shared,
+                **dict.fromkeys(("starter_code", "lighteval_doc")),
+                "category": answered.category,
+                "prompt": "",
+                "reference_type": infer_type(answered.reference, answered.category),
+                "tests": answered.tests,
+            }
+        )
+        samples.append(
+            {
+                **shared,
+                **dict.fromkeys(("thinking", "answer", "lighteval_score")),
+                "sample_id": answered.name,
+                "student": "graded",
+                "sample": 0,
+                "prompt": "",
+                "text": answered.text,
+                "finish_reason": "stop",
+                "output_tokens": 0,
+                "lighteval_metric": "none",
+            }
+        )
+    with tempfile.TemporaryDirectory(prefix="measure_agreement.") as folder:
+        paths = [str(Path(folder, f"{name}.parquet")) for name in ("samples", "problems", "scored")]
+        write_table(paths[0], samples, SAMPLES)
+        write_table(paths[1], problems, BENCHMARK_PROBLEMS)
+        score_samples.main(*paths, settings={}, answer_format=answer_format, jobs=jobs)
+        scored = read_table(paths[2], SCORED_SAMPLES).to_pylist()
+    return [
+        Graded(row["sample_id"], row["verdict"], bool(passed), row["reason"])
+        for row, passed in zip(scored, theirs, strict=True)
+    ]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agreement import Graded, Row, read_rows, tally
+from agreement import Answered, Graded, Row, read_rows, score, tally
 from whichteacher.code_tests import caveat_of
 from whichteacher.config import Verification
 from whichteacher.responses import join_response
@@ -66,7 +66,7 @@ def _livecodebench(folder: Path, jobs: int) -> list[Row]:
     """A submission meets the known tests of its problem, and the test that failed it: where that one was not told, nothing can be
     compared. The hidden tests are not public."""
     problems = {problem["question_id"]: problem for problem in read_rows(folder / "livecodebench_problems.jsonl")}
-    sets: dict[str, tuple[list[dict[str, Any]], list[bool]]] = {}
+    sets: dict[str, tuple[list[Answered], list[bool]]] = {}
     for number, submission in enumerate(read_rows(folder / "livecodebench_submissions.jsonl")):
         problem = problems[submission["question_id"]]
         if not submission["passed"] and not submission["failing_input"]:
@@ -76,11 +76,15 @@ def _livecodebench(folder: Path, jobs: int) -> list[Row]:
         if tests := make(problem, failing):
             tests["caveat"] = caveat_of(problem["statement"])
             kind = {None: "passed", -2: "wrong answer", -3: "out of time", -4: "error"}[submission["error_code"]]
-            rows, passed = sets.setdefault(f"LiveCodeBench, {kind}", ([], []))
-            program = f"{_PREAMBLE}\n{submission['code']}"
-            rows.append(_row(f"{submission['question_id']} {submission['model']} {number}", program, tests))
+            answers, passed = sets.setdefault(f"LiveCodeBench, {kind}", ([], []))
+            row = _row(
+                f"{submission['question_id']} {submission['model']} {number}",
+                f"{_PREAMBLE}\n{submission['code']}",
+                tests,
+            )
+            answers.append(Answered(row["attempt_id"], "code", row["text"], tests=row["tests"]))
             passed.append(submission["passed"])
-    return [tally(name, _graded(*found, jobs, name)) for name, found in sorted(sets.items())]
+    return [tally(name, score(*found, jobs)) for name, found in sorted(sets.items())]
 
 
 def _scripts(problem: Mapping[str, Any], failing: list[tuple[str, str]]) -> dict[str, Any] | None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agreement import Graded, Row, read_rows, tally
+from agreement import Answered, Graded, Row, read_rows, score, tally
 from whichteacher.config import Verification
 from whichteacher.references import infer_type
-from whichteacher.responses import ANSWER, END_ANSWER, END_THINK
+from whichteacher.responses import ANSWER, END_ANSWER, END_THINK, join_response
 from whichteacher.verifiers.fitness import references_fit
 from whichteacher.verifiers.math import last_boxed
 from whichteacher.verifiers.outcome import Outcome
@@ -127,40 +127,60 @@ def _graded_answers(data: Path, jobs: int) -> Iterable[Row]:
         ("graded predictions, graders differ: math-verify", disputed, "math_verify"),
         ("graded predictions, graders differ: Qwen's grader", disputed, "qwen_grader"),
     ):
-        yield _compare(name, chosen, lambda row: (rf"\boxed{{{row['pred']}}}", row["gold"]), theirs, jobs)
-    rows = [
-        {**row, "id": f"{row['item_id']}/{row['run']}"}
-        for row in read_rows(data / "outputs" / "r1_distill_math500_20.jsonl")
-    ]
-    yield _compare(
+        answers = [
+            Answered(str(row["id"]), "math", join_response("Let me see.", rf"\boxed{{{row['pred']}}}"), row["gold"])
+            for row in chosen
+        ]
+        yield tally(name, score(answers, [row[theirs] for row in chosen], jobs))
+    yield from _real_outputs(data / "outputs", jobs)
+
+
+def _real_outputs(folder: Path, jobs: int) -> Iterable[Row]:
+    """Whole responses of models, scored as those of students are: from a table of samples, by ``score_samples``."""
+    rows = read_rows(folder / "r1_distill_math500_20.jsonl")
+    yield tally(
         "R1 and its distilled models on MATH-500",
-        rows,
-        lambda row: (answer_part(row["full_response"]), row["gold"]),
-        "upstream_is_correct",
-        jobs,
-        notes="the label is false wherever its own extraction failed",
+        score(
+            [Answered(f"{row['item_id']}/{row['run']}", "math", row["full_response"], row["gold"]) for row in rows],
+            [row["upstream_is_correct"] for row in rows],
+            jobs,
+            "thinking_only",
+        ),
+        "the label is false wherever its own extraction failed",
     )
-    rows = [
-        {**row, "id": f"{row['problem_id']}/{row['model']}"}
-        for row in read_rows(data / "outputs" / "qwen3b_before_after_rlvr.jsonl")
-    ]
-    yield _compare(
+    rows = read_rows(folder / "qwen3b_before_after_rlvr.jsonl")
+    yield tally(
         "Qwen2.5-3B before and after RLVR",
-        rows,
-        lambda row: (answer_part(row["response"]), row["gold"]),
-        "upstream_correct",
-        jobs,
+        score(
+            [
+                Answered(
+                    f"{row['problem_id']}/{row['model']}",
+                    "math",
+                    join_response("Let me see.", answer_part(row["response"])),
+                    row["gold"],
+                )
+                for row in rows
+            ],
+            [row["upstream_correct"] for row in rows],
+            jobs,
+        ),
     )
-    rows = [
-        {**row, "id": f"{row['problem_id']}/{row['model']}"}
-        for row in read_rows(data / "outputs" / "gsm8k_labelled_solutions.jsonl")
-    ]
-    yield _compare(
+    rows = read_rows(folder / "gsm8k_labelled_solutions.jsonl")
+    yield tally(
         "GSM8K solutions",
-        rows,
-        lambda row: (rf"\boxed{{{row['solution'].rpartition('A:')[2].strip()}}}", row["gold"]),
-        "is_correct",
-        jobs,
+        score(
+            [
+                Answered(
+                    f"{row['problem_id']}/{row['model']}",
+                    "math",
+                    join_response(row["solution"], rf"\boxed{{{row['solution'].rpartition('A:')[2].strip()}}}"),
+                    row["gold"],
+                )
+                for row in rows
+            ],
+            [row["is_correct"] for row in rows],
+            jobs,
+        ),
     )
 
 
