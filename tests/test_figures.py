@@ -4,6 +4,7 @@ from pathlib import Path
 
 import build_report
 import check_reference
+import choose_examples
 import compare_students
 import compare_teachers
 import draw_category_shares
@@ -27,6 +28,7 @@ import reconcile_ledger
 import score_models
 import study_tables
 import summarise_costs
+import summarise_datasets
 import summarise_duplicates
 import summarise_perplexities
 import summarise_teachers
@@ -37,7 +39,7 @@ from matplotlib import image
 from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
 from whichteacher.perplexity import files_by_scorer
-from whichteacher.plotting import box_statistics, read_published
+from whichteacher.plotting import read_published
 from whichteacher.rule import InputError
 from whichteacher.schemas import COLLECTED, CONTAMINATION, CONTAMINATION_SWEEP, REJUDGED, REVERIFIED
 from whichteacher.tables import read_table, write_json, write_table
@@ -53,23 +55,20 @@ _BOTH = ("in", "kept")
 
 
 def _pictures(study, name):
-    return {kind: study / f"figures/{name}.{kind}" for kind in ("svg", "png", "csv")}
+    return {kind: study / f"figures/{name}.{kind}" for kind in ("svg", "png", "pdf", "csv")}
 
 
 def _draw(study):
     """Everything that follows the statistics, on the tables of a made-up study."""
     statistics = study / "statistics"
     looks, control = study_tables.TEACHERS, study_tables.CONTROL
-    traces = (
-        [statistics / f"trace_measures/{teacher}.parquet" for teacher in looks],
-        [study / f"datasets/{control}/{teacher}.parquet" for teacher in looks],
-    )
+    tables = {name: statistics / f"datasets/{name}.csv" for name in ("categories", "lengths", "boxes")}
     shares = _pictures(study, "category_shares")
-    draw_category_shares.main(*traces, PUBLISHED / "fig2_shares.csv", shares, study_tables.LABELS)
+    draw_category_shares.main(tables["categories"], PUBLISHED / "fig2_shares.csv", shares, study_tables.LABELS)
     histogram = _pictures(study, "length_histogram")
-    draw_length_histogram.main(*traces, PUBLISHED / "fig3_math_lengths.csv", histogram, looks, 32, 10)
-    draw_lengths.main(*traces, PUBLISHED / "fig4_lengths.csv", _pictures(study, "lengths"), looks)
-    draw_perplexities.main(*traces, PUBLISHED / "fig5_perplexity.csv", _pictures(study, "perplexities"), looks)
+    draw_length_histogram.main(tables["lengths"], PUBLISHED / "fig3_math_lengths.csv", histogram, looks)
+    draw_lengths.main(tables["boxes"], PUBLISHED / "fig4_lengths.csv", _pictures(study, "lengths"), looks)
+    draw_perplexities.main(tables["boxes"], PUBLISHED / "fig5_perplexity.csv", _pictures(study, "perplexities"), looks)
     draw_scores.main(
         statistics / "scores.csv",
         statistics / "model_scores.csv",
@@ -173,8 +172,26 @@ def study(tmp_path_factory):
     table = pq.read_table(queries[0])
     planted = {"url": [["made_up", "gone"]], "near_duplicate": [["made_up", table["source_row"][0].as_py()]]}
     write_json(root / "miniature/planted.json", planted)
+    datasets = [root / f"datasets/{study_tables.CONTROL}/{teacher}.parquet" for teacher in measures]
+    tables = {name: statistics / f"datasets/{name}.csv" for name in ("categories", "lengths", "boxes")}
+    summarise_datasets.main(list(measures.values()), datasets, tables, list(measures), 32, 10)
     _draw(root)
     return root
+
+
+def _examples(study, path, contamination=None, datasets=None):
+    """What the rule of choose_examples would write."""
+    inputs = {
+        "contamination": contamination or study / "corpus/contamination.parquet",
+        "queries": sorted(study.glob("corpus/shards/*.parquet")),
+        "planted": study / "miniature/planted.json",
+        "collected": sorted(study.glob("verification/*/*/attempts.parquet")),
+        "datasets": datasets
+        or [study / f"datasets/{study_tables.CONTROL}/{teacher}.parquet" for teacher in study_tables.TEACHERS],
+        "quoted": [],
+    }
+    choose_examples.main(inputs, path, list(study_tables.TEACHERS))
+    return path
 
 
 def _report(study, page, training=True, contamination=None):
@@ -195,12 +212,7 @@ def _report(study, page, training=True, contamination=None):
     inputs = {
         "template": REPOSITORY / "workflow/report/report.html.j2",
         "css": REPOSITORY / "workflow/report/report.css",
-        "contamination": contamination or study / "corpus/contamination.parquet",
-        "queries": sorted(study.glob("corpus/shards/*.parquet")),
-        "planted": study / "miniature/planted.json",
-        "collected": sorted(study.glob("verification/*/*/attempts.parquet")),
-        "datasets": [study / f"datasets/{study_tables.CONTROL}/{teacher}.parquet" for teacher in study_tables.TEACHERS],
-        "quoted": [],
+        "examples": _examples(study, study / "statistics/examples.json", contamination),
         "balances": [study / f"datasets/{study_tables.CONTROL}/balance.csv"],
         "summaries": sorted(study.glob("training/*/*/*/summary.json")),
         "figures": [study / f"figures/{name}.svg" for name in FIGURES if training or name not in students],
@@ -260,28 +272,30 @@ def test_every_figure_is_drawn(study, name):
 
 def test_the_same_data_gives_the_same_bytes(study):
     before = {path: path.read_bytes() for path in [*study.glob("figures/*"), *study.glob("tables/*")]}
-    assert len(before) == 3 * len(FIGURES) + 4
+    assert len(before) == 4 * len(FIGURES) + 4
     _draw(study)
     assert [path.name for path, held in before.items() if path.read_bytes() != held] == []
 
 
 def test_spans_close_at_their_upper_end():
-    names = draw_length_histogram.spans(1024, 10)
+    names = summarise_datasets.spans(1024, 10)
     published = read_published(PUBLISHED / "fig3_math_lengths.csv")
     assert names == list(dict.fromkeys(published["item"]))
-    counts = draw_length_histogram.count_spans(pd.Series([0, 1, 1024, 1025, 10240, 10241, 99999]), 1024, 10)
+    counts = summarise_datasets.count_spans(pd.Series([0, 1, 1024, 1025, 10240, 10241, 99999]), 1024, 10)
     assert counts.tolist() == [3, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2]
 
 
 def test_boxes_follow_tukey():
-    found = box_statistics([1, 2, 3, 4, 100])
+    found = summarise_datasets.box_statistics([1, 2, 3, 4, 100])
     assert found == {"mean": 22, "low_whisker": 1, "q1": 2, "median": 3, "q3": 4, "high_whisker": 4}
 
 
 def test_without_perplexities_the_figure_says_so(study):
     published = read_published(PUBLISHED / "fig5_perplexity.csv")
-    unscored = {teacher: pd.DataFrame({"perplexity": [np.nan]}) for teacher in study_tables.TEACHERS}
-    rows = draw_perplexities.prepare(unscored, published)
+    unscored = pd.DataFrame({"category": ["math"], "output_tokens": [7], "perplexity": [np.nan]})
+    boxes = summarise_datasets.boxes(unscored).assign(teacher="steps")
+    assert set(boxes["measure"]) == {"output_tokens"}
+    rows = draw_perplexities.prepare(boxes, published)
     assert set(rows["origin"]) == {"paper"}
     figure = draw_perplexities.draw(rows, study_tables.TEACHERS)
     assert "No perplexities" in figure.axes[0].texts[0].get_text()
@@ -454,7 +468,7 @@ def test_flagged_pairs_stand_side_by_side_the_doubtful_first(study, tmp_path):
             "problem": f"problem {number}",
         }
 
-    pairs = [pair(number, "embedding", 0.99 - number / 1000) for number in range(build_report._SHOWN_PAIRS + 20)]
+    pairs = [pair(number, "embedding", 0.99 - number / 1000) for number in range(choose_examples.SHOWN_PAIRS + 20)]
     pairs += [pair(1000, "exact", 1.0, "x" * 3000), pair(1001, "ngram", 0.61)]
     write_table(tmp_path / "contamination.parquet", pairs, CONTAMINATION)
     page = _report(study, study / "pairs.html", contamination=tmp_path / "contamination.parquet")
@@ -482,7 +496,8 @@ def test_text_of_models_cannot_break_the_page(study, tmp_path):
         place = table.schema.get_field_index("thinking")
         hostile = ["</pre><script>alert(1)</script>"] * table.num_rows
         pq.write_table(table.set_column(place, table.schema.field(place), [hostile]), path)
-    shown = build_report.example(traces, study_tables.LABELS, dict.fromkeys(traces, "#000000"))
+    examples = json.loads(_examples(study, tmp_path / "examples.json", datasets=list(traces.values())).read_text())
+    shown = build_report.example(examples["example"], study_tables.LABELS, dict.fromkeys(traces, "#000000"))
     assert all(trace["found"] == "" and "<script>" in trace["before"] for trace in shown["traces"])
     environment = build_report.environment(REPOSITORY / "workflow/report")
     assert "<script>" not in environment.from_string("{{ text }}").render(text=shown["traces"][0]["before"])

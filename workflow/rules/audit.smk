@@ -1,24 +1,6 @@
 # Published traces -> what they show: `snakemake audit`. No engine, no GPU, no student.
 
 _AUDITED = STUDY.audit.releases if STUDY.audit else {}
-AUDIT_TABLES = [
-    "releases",
-    "layouts",
-    "unchecked",
-    "verification",
-    "disagreements",
-    "faults",
-    "systems",
-    "truncation",
-    "lengths",
-    "repetition",
-    "duplicates",
-    "duplicate_pairs",
-    "contamination",
-    "quotations",
-    "shared",
-    "licences",
-]
 _THRESHOLDS = {category: STUDY.verification.threshold_of(category) for category in CATEGORIES}
 
 

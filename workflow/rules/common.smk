@@ -7,7 +7,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
-WORKFLOW = Path(workflow.basedir) / "workflow"
+# This file's own place: the workflow is started from the repository's Snakefile or from workflow/from_results.smk.
+WORKFLOW = Path(str(workflow.current_basedir)).resolve().parent
+# Only what is in a folder of results is there, and only what draws it is needed.
+RESULTS_ONLY = Path(workflow.main_snakefile).name == "from_results.smk"
 sys.path.insert(0, str(WORKFLOW))
 # Scripts run in their own interpreters: this is how they find the package.
 os.environ.update(PYTHONPATH=str(WORKFLOW))
@@ -19,10 +22,10 @@ from whichteacher.miniature.teachers import check_digests
 from whichteacher.places import locate
 
 try:
-    STUDY = check_config(config)
+    STUDY = check_config(config, folders=not RESULTS_ONLY)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
-if workflow.is_main_process:
+if workflow.is_main_process and not RESULTS_ONLY:
     # Here alone, so that no job waits for polars.
     from whichteacher.cleaning import check_examples
 
@@ -31,7 +34,7 @@ if workflow.is_main_process:
 for key in unpinned_revisions(STUDY):
     logger.warning(f"config key {key}: all zeros stand for an unknown commit: pin the one you use before you run this")
 
-if STUDY.miniature and (damaged := check_digests(WORKFLOW.parent / "resources" / "teachers")):
+if STUDY.miniature and not RESULTS_ONLY and (damaged := check_digests(WORKFLOW.parent / "resources" / "teachers")):
     raise WorkflowError(damaged)
 
 TEACHERS = list(STUDY.teachers)
@@ -56,6 +59,27 @@ CONSTRAINT_JUDGE = STUDY.verification.judge_of("instruction_following")
 MODELS_CONTROL = "models"
 EVALUATED = STUDY.evaluation.models if STUDY.evaluation else {}
 CONTROLS = list(STUDY.curation.controls) if STUDY.curation else []
+# The datasets that the figures show, and whose students: the first control's.
+SHOWN = next(iter(CONTROLS), None)
+BENCHMARK_BLOCKS = STUDY.evaluation.benchmarks if STUDY.evaluation else {}
+AUDIT_TABLES = [
+    "releases",
+    "layouts",
+    "unchecked",
+    "verification",
+    "disagreements",
+    "faults",
+    "systems",
+    "truncation",
+    "lengths",
+    "repetition",
+    "duplicates",
+    "duplicate_pairs",
+    "contamination",
+    "quotations",
+    "shared",
+    "licences",
+]
 SHARDS = range(STUDY.corpus.shards)
 GENERATING = [name for name, teacher in STUDY.teachers.items() if teacher.engine != "dataset"]
 
@@ -239,6 +263,11 @@ def evaluation_settings(wildcards):
         own = model.model_dump(include={"revision", "dtype", "answer_format", "tensor_parallel", "data_parallel"})
         own["system_prompt"] = block["system_prompt"] if model.system_prompt is None else model.system_prompt
     return json.dumps({**block, **own})
+
+
+def there(paths) -> list[str]:
+    """``paths``; where only results are at hand, those of them that are: text and traces need not be copied with them."""
+    return [path for path in paths if not RESULTS_ONLY or Path(path.replace("<results>", STUDY.results)).exists()]
 
 
 def task_settings(wildcards):

@@ -1,7 +1,6 @@
 # Sources and benchmarks -> queries in shards: import, clean, deduplicate, decontaminate, shard.
 
 SOURCES = STUDY.corpus.sources
-BENCHMARK_BLOCKS = STUDY.evaluation.benchmarks if STUDY.evaluation else {}
 IMPORTED = [f"<results>/corpus/imported/{source}.parquet" for source in SOURCES]
 ENCODES_WITH_MODEL = STUDY.corpus.decontaminate.embedder not in (None, "hashed_words")
 

@@ -8,11 +8,6 @@ ROLES = (
     if STUDY.evaluation
     else {}
 )
-# The datasets that the figures show, and whose students: the first control's.
-SHOWN = CONTROLS[0]
-
-_MEASURES = collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS)
-_DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SHOWN, teacher=TEACHERS)
 
 # An audit shows traces as they were published, not what curation makes of them.
 TRACE_FIGURES = [] if STUDY.audit else ["category_shares", "length_histogram", "lengths", "perplexities"]
@@ -32,7 +27,20 @@ AUDITS = [
     "score_quantiles",
 ]
 STATISTICS = [
-    *([] if STUDY.audit else ["teachers", "costs", "perplexities", "teacher_comparison", "duplicates"]),
+    *(
+        []
+        if STUDY.audit
+        else [
+            "teachers",
+            "costs",
+            "perplexities",
+            "teacher_comparison",
+            "duplicates",
+            "datasets/categories",
+            "datasets/lengths",
+            "datasets/boxes",
+        ]
+    ),
     "ledger",
     *AUDITS,
     *(["scores", "student_comparison"] if STUDY.training else []),
@@ -42,13 +50,13 @@ STATISTICS = [
 
 rule draw_category_shares:
     input:
-        measures=_MEASURES,
-        datasets=_DATASETS,
+        categories="<results>/statistics/datasets/categories.csv",
         published=from_here(PUBLISHED / "fig2_shares.csv"),
         code=code("draw_category_shares"),
     output:
         svg="<results>/figures/category_shares.svg",
         png="<results>/figures/category_shares.png",
+        pdf="<results>/figures/category_shares.pdf",
         csv="<results>/figures/category_shares.csv",
     log:
         "<logs>/draw_category_shares.log",
@@ -66,13 +74,13 @@ rule draw_category_shares:
 
 rule draw_length_histogram:
     input:
-        measures=_MEASURES,
-        datasets=_DATASETS,
+        lengths="<results>/statistics/datasets/lengths.csv",
         published=from_here(PUBLISHED / "fig3_math_lengths.csv"),
         code=code("draw_length_histogram"),
     output:
         svg="<results>/figures/length_histogram.svg",
         png="<results>/figures/length_histogram.png",
+        pdf="<results>/figures/length_histogram.pdf",
         csv="<results>/figures/length_histogram.csv",
     log:
         "<logs>/draw_length_histogram.log",
@@ -84,21 +92,19 @@ rule draw_length_histogram:
         runtime=15,
     params:
         teachers=lambda wildcards: LOOKS,
-        width=STUDY.figures.length_bin,
-        bins=STUDY.figures.length_bins,
     script:
         "../scripts/draw_length_histogram.py"
 
 
 rule draw_lengths:
     input:
-        measures=_MEASURES,
-        datasets=_DATASETS,
+        boxes="<results>/statistics/datasets/boxes.csv",
         published=from_here(PUBLISHED / "fig4_lengths.csv"),
         code=code("draw_lengths"),
     output:
         svg="<results>/figures/lengths.svg",
         png="<results>/figures/lengths.png",
+        pdf="<results>/figures/lengths.pdf",
         csv="<results>/figures/lengths.csv",
     log:
         "<logs>/draw_lengths.log",
@@ -116,13 +122,13 @@ rule draw_lengths:
 
 rule draw_perplexities:
     input:
-        measures=_MEASURES,
-        datasets=_DATASETS,
+        boxes="<results>/statistics/datasets/boxes.csv",
         published=from_here(PUBLISHED / "fig5_perplexity.csv"),
         code=code("draw_perplexities"),
     output:
         svg="<results>/figures/perplexities.svg",
         png="<results>/figures/perplexities.png",
+        pdf="<results>/figures/perplexities.pdf",
         csv="<results>/figures/perplexities.csv",
     log:
         "<logs>/draw_perplexities.log",
@@ -145,6 +151,7 @@ rule draw_ledger:
     output:
         svg="<results>/figures/ledger.svg",
         png="<results>/figures/ledger.png",
+        pdf="<results>/figures/ledger.pdf",
         csv="<results>/figures/ledger.csv",
     log:
         "<logs>/draw_ledger.log",
@@ -167,6 +174,7 @@ rule draw_verdicts:
     output:
         svg="<results>/figures/verdicts.svg",
         png="<results>/figures/verdicts.png",
+        pdf="<results>/figures/verdicts.pdf",
         csv="<results>/figures/verdicts.csv",
     log:
         "<logs>/draw_verdicts.log",
@@ -190,6 +198,7 @@ rule draw_thresholds:
     output:
         svg="<results>/figures/thresholds.svg",
         png="<results>/figures/thresholds.png",
+        pdf="<results>/figures/thresholds.pdf",
         csv="<results>/figures/thresholds.csv",
     log:
         "<logs>/draw_thresholds.log",
@@ -214,6 +223,7 @@ rule draw_contamination:
     output:
         svg="<results>/figures/contamination.svg",
         png="<results>/figures/contamination.png",
+        pdf="<results>/figures/contamination.pdf",
         csv="<results>/figures/contamination.csv",
     log:
         "<logs>/draw_contamination.log",
@@ -241,6 +251,7 @@ if STUDY.training:
         output:
             svg="<results>/figures/scores.svg",
             png="<results>/figures/scores.png",
+            pdf="<results>/figures/scores.pdf",
             csv="<results>/figures/scores.csv",
         log:
             "<logs>/draw_scores.log",
@@ -273,6 +284,7 @@ if STUDY.training:
         output:
             svg="<results>/figures/training_loss.svg",
             png="<results>/figures/training_loss.png",
+            pdf="<results>/figures/training_loss.pdf",
             csv="<results>/figures/training_loss.csv",
         log:
             "<logs>/draw_training_loss.log",
@@ -295,6 +307,7 @@ if STUDY.training:
         output:
             svg="<results>/figures/differences.svg",
             png="<results>/figures/differences.png",
+            pdf="<results>/figures/differences.pdf",
             csv="<results>/figures/differences.csv",
         log:
             "<logs>/draw_differences.log",
@@ -352,16 +365,7 @@ rule build_report:
         ledger="<results>/statistics/ledger.csv",
         duplicates=[] if STUDY.audit else "<results>/statistics/duplicates.csv",
         balances=[] if STUDY.audit else collect("<results>/datasets/{control}/balance.csv", control=CONTROLS),
-        contamination="<results>/corpus/contamination.parquet",
-        quoted=(
-            collect("<results>/curation/{teacher}/{shard}/contaminated.parquet", teacher=TEACHERS, shard=SHARDS)
-            if BENCHMARK_BLOCKS and not STUDY.audit
-            else []
-        ),
-        queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
-        planted="<results>/miniature/planted.json" if STUDY.miniature else [],
-        collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
-        datasets=[] if STUDY.audit else _DATASETS,
+        examples="<results>/statistics/examples.json",
         scores="<results>/statistics/scores.csv" if STUDY.training else [],
         model_scores="<results>/statistics/model_scores.csv" if EVALUATED else [],
         student_comparison="<results>/statistics/student_comparison.csv" if STUDY.training else [],
@@ -386,9 +390,9 @@ rule build_report:
                 collect("<results>/statistics/audit/{table}.csv", table=AUDIT_TABLES)
                 if STUDY.audit
                 else [
-                    *_MEASURES,
+                    *there(collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS)),
                     *collect("<results>/datasets/{control}/balance.csv", control=CONTROLS),
-                    *collect("<results>/export/{control}/{teacher}", control=CONTROLS, teacher=TEACHERS),
+                    *there(collect("<results>/export/{control}/{teacher}", control=CONTROLS, teacher=TEACHERS)),
                 ]
             ),
         ],

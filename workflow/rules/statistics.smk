@@ -24,6 +24,9 @@ if not STUDY.audit:
     ]
 
 
+SHOWN_DATASETS = collect("<results>/datasets/{control}/{teacher}.parquet", control=SHOWN, teacher=TEACHERS)
+
+
 rule measure_traces:
     input:
         traces=collect("<results>/curation/{{teacher}}/{shard}/traces.parquet", shard=SHARDS),
@@ -255,3 +258,57 @@ rule reconcile_ledger:
         runtime=10,
     script:
         "../scripts/reconcile_ledger.py"
+
+
+rule summarise_datasets:
+    input:
+        measures=collect("<results>/statistics/trace_measures/{teacher}.parquet", teacher=TEACHERS),
+        datasets=SHOWN_DATASETS,
+        code=code("summarise_datasets"),
+    output:
+        categories="<results>/statistics/datasets/categories.csv",
+        lengths="<results>/statistics/datasets/lengths.csv",
+        boxes="<results>/statistics/datasets/boxes.csv",
+    log:
+        "<logs>/summarise_datasets.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        teachers=TEACHERS,
+        width=STUDY.figures.length_bin,
+        bins=STUDY.figures.length_bins,
+    script:
+        "../scripts/summarise_datasets.py"
+
+
+rule choose_examples:
+    input:
+        contamination="<results>/corpus/contamination.parquet",
+        quoted=(
+            collect("<results>/curation/{teacher}/{shard}/contaminated.parquet", teacher=TEACHERS, shard=SHARDS)
+            if BENCHMARK_BLOCKS and not STUDY.audit
+            else []
+        ),
+        queries=collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
+        planted="<results>/miniature/planted.json" if STUDY.miniature else [],
+        collected=collect("<results>/verification/{teacher}/{shard}/attempts.parquet", teacher=TEACHERS, shard=SHARDS),
+        datasets=[] if STUDY.audit else SHOWN_DATASETS,
+        code=code("choose_examples"),
+    output:
+        "<results>/statistics/examples.json",
+    log:
+        "<logs>/choose_examples.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        teachers=TEACHERS,
+    script:
+        "../scripts/choose_examples.py"

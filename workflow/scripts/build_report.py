@@ -1,8 +1,7 @@
 """The report: one self-contained HTML page that a browser opens from disk, without network or script.
 
-Reads what the statistics and figures wrote, the attempts (which engines and verifiers ran), the datasets (one query is
-shown side by side), the contamination table and, in the miniature, what was planted. Writes ``report.html``, with its
-pictures inside and links to the data files relative to itself.
+Reads what the statistics and figures wrote, the single rows that choose_examples picked among them. Writes ``report.html``,
+with its pictures inside and links to the data files relative to itself.
 """
 
 import base64
@@ -13,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from whichteacher.outcomes import ALL, by_teacher
+from whichteacher.outcomes import ALL
 from whichteacher.plotting import PAPER, PAPER_LABELS, THIS_RUN
-from whichteacher.schemas import COLLECTED, CONTAMINATED_RESPONSES, CONTAMINATION, QUERIES, TRACES
-from whichteacher.tables import read_frame, read_table, versions, write_text
-from whichteacher.traces import find_answer
+from whichteacher.tables import versions, write_text
+from whichteacher.traces import shorten
 
 #: Figure -> title, caption, least width on a narrow screen (then it scrolls in its own box).
 FIGURES = {
@@ -93,16 +89,10 @@ FIGURES = {
 }
 #: Figures that stand in a section of their own, not among those of the paper.
 _APART = ("differences", "ledger", "contamination", "verdicts", "thresholds")
-#: Flagged pairs shown per method, and characters shown of a text.
-_SHOWN_PAIRS, _SHOWN_CHARACTERS = 50, 2000
-#: Planted rows that must stay: near duplicates are no duplicates, and shared boilerplate is no contamination.
-KEPT_ON_PURPOSE = ("near_duplicate", "boilerplate")
-#: How a query can be like a problem, in the order they are tried.
-METHODS = ("exact", "ngram", "embedding")
+#: Contested references shown.
+_SHOWN_CONTESTED = 50
 #: Columns that tables leave out where they hold one value.
 CONSTANT = ("Control", "Category", "Expected")
-#: Queries tried when one is chosen to be shown, in both directions from the median length.
-_CANDIDATES = 25
 _PACKAGES = ("pandas", "pyarrow", "scipy", "statsmodels", "matplotlib", "jinja2")
 
 Table = dict[str, Any]
@@ -470,71 +460,40 @@ def generation_costs(costs: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
     return table(caption, (*heads, *more), rows, text=(0, 1))
 
 
-def engines(collected: Mapping[str, Sequence[str]], teachers: Mapping[str, str]) -> Table:
+def engines(rows: Sequence[Mapping[str, str]], teachers: Mapping[str, str]) -> Table:
     """Which model, engine and verifiers made each teacher's attempts."""
-    rows = []
-    for teacher, files in collected.items():
-        columns = ["model", "model_digest", "engine", "engine_version", "verifier", "verifier_version"]
-        frame = read_frame(files, COLLECTED, columns).drop_duplicates()
-        used = frame[["verifier", "verifier_version"]].drop_duplicates().sort_values("verifier").agg(" ".join, axis=1)
-        for row in frame[columns[:4]].drop_duplicates().to_dict("records"):
-            engine = f"{row['engine']} {row['engine_version']}"
-            rows.append((teachers[teacher], row["model"], row["model_digest"][:12], engine, ", ".join(used)))
+    shown = [
+        (teachers[row["teacher"]], row["model"], row["model_digest"][:12], row["engine"], row["verifiers"])
+        for row in rows
+    ]
     heads = ("Teacher", "Model", "Digest", "Engine", "Verifiers")
-    return table("What made and judged the attempts", heads, rows, text=range(len(heads)))
+    return table("What made and judged the attempts", heads, shown, text=range(len(heads)))
 
 
 def example(
-    datasets: Mapping[str, str], teachers: Mapping[str, str], colours: Mapping[str, str]
+    found: Mapping[str, Any] | None, teachers: Mapping[str, str], colours: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """One query that every dataset holds, with every teacher's trace.
-
-    Taken near the median of the teachers' lengths together, from mathematics where there is any, and such that the
-    reference stands in every thinking where one does. None where no query is shared.
-    """
-    frames = []
-    for path in datasets.values():
-        frames.append(read_frame(path, TRACES, ["query_id", "category", "output_tokens"]).set_index("query_id"))
-    lengths = pd.concat([frame["output_tokens"] for frame in frames], axis=1, join="inner").sum(axis=1)
-    category = frames[0]["category"].reindex(lengths.index)
-    if (category == "math").any():
-        lengths = lengths[category == "math"]
-    if lengths.empty:
+    """The example of choose_examples as the page shows it: the first right answer stands apart."""
+    if found is None:
         return None
-    near = (lengths - lengths.median()).abs().reset_index(name="distance").sort_values(["distance", "query_id"])
-    candidates = near["query_id"].head(_CANDIDATES).tolist()
-    found = {
-        teacher: {
-            row["query_id"]: row for row in pq.read_table(path, filters=[("query_id", "in", candidates)]).to_pylist()
-        }
-        for teacher, path in datasets.items()
-    }
-
-    def places(query: str) -> list[int | None]:
-        rows = (traces[query] for traces in found.values())
-        return [find_answer(row["thinking"], row["reference"], row["reference_type"]) for row in rows]
-
-    chosen = next((query for query in candidates if None not in places(query)), candidates[0])
     shown = []
-    for (teacher, traces), end in zip(found.items(), places(chosen), strict=True):
-        row = traces[chosen]
-        start = None if end is None else end - len(row["reference"])
-        facts = [f"{row['output_tokens']:,} tokens", f"accepted at attempt {row['attempts']}"]
+    for trace in found["traces"]:
+        thinking, start, end = trace["thinking"], trace["start"], trace["end"]
+        facts = [f"{trace['output_tokens']:,} tokens", f"accepted at attempt {trace['attempts']}"]
         if end is not None:
-            facts.append(f"right answer after {end / len(row['thinking']):.0%} of the thinking")
+            facts.append(f"right answer after {end / len(thinking):.0%} of the thinking")
         shown.append(
             {
-                "label": teachers[teacher],
-                "colour": colours[teacher],
+                "label": teachers[trace["teacher"]],
+                "colour": colours[trace["teacher"]],
                 "facts": ", ".join(facts),
-                "before": row["thinking"][:start],
-                "found": row["thinking"][start:end] if end is not None else "",
-                "after": row["thinking"][end:] if end is not None else "",
-                "answer": row["answer"],
+                "before": thinking[:start],
+                "found": thinking[start:end] if end is not None else "",
+                "after": thinking[end:] if end is not None else "",
+                "answer": trace["answer"],
             }
         )
-    any_row = found[next(iter(found))][chosen]
-    return {"turns": any_row["turns"], "reference": any_row["reference"] or "none", "traces": shown}
+    return {"turns": found["turns"], "reference": found["reference"] or "none", "traces": shown}
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
@@ -639,7 +598,7 @@ def build_verdicts(inputs: Mapping[str, Any], teachers: Mapping[str, str]) -> di
                 "teacher": teachers[row["teacher"]],
                 "query_id": row["query_id"],
                 "told": f"{row['first']} ({row['first_reason']}), then {row['second']} ({row['second_reason']})",
-                "reference": cut(str(row["reference"])),
+                "reference": shorten(str(row["reference"])),
                 "answer": str(row["answer"]),
             }
             for row in shown.fillna("–").to_dict("records")
@@ -660,12 +619,12 @@ def build_verdicts(inputs: Mapping[str, Any], teachers: Mapping[str, str]) -> di
                 (
                     row["query_id"],
                     row["category"],
-                    cut(str(row["reference"])),
-                    cut(str(row["answer"])),
+                    shorten(str(row["reference"])),
+                    shorten(str(row["answer"])),
                     ", ".join(teachers[name] for name in row["teachers"].split()),
                     number(row["passed"]),
                 )
-                for row in contested.head(_SHOWN_PAIRS).to_dict("records")
+                for row in contested.head(_SHOWN_CONTESTED).to_dict("records")
             ],
             text=(0, 1, 2, 3, 4),
         ),
@@ -1002,16 +961,16 @@ def ledger_tables(lines: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def contamination_table(flagged: pd.DataFrame, benchmarks: Mapping[str, str]) -> Table:
-    """Flagged queries by benchmark and method; ``flagged`` are pairs (columns of CONTAMINATION)."""
+def contamination_table(flagged: Sequence[Mapping[str, Any]], benchmarks: Mapping[str, str]) -> Table:
+    """Flagged queries by benchmark and method."""
     rows = [
         (
-            benchmarks.get(benchmark, benchmark),
-            method,
-            number(group["query_id"].nunique()),
-            number(group.loc[group["dropped"], "query_id"].nunique()),
+            benchmarks.get(row["benchmark"], row["benchmark"]),
+            row["method"],
+            number(row["flagged"]),
+            number(row["dropped"]),
         )
-        for (benchmark, method), group in flagged.groupby(["benchmark", "method"])
+        for row in flagged
     ]
     return table(
         "Queries close to a benchmark problem", ("Benchmark", "Method", "Flagged", "Dropped"), rows, text=(0, 1)
@@ -1019,63 +978,52 @@ def contamination_table(flagged: pd.DataFrame, benchmarks: Mapping[str, str]) ->
 
 
 def quoting_table(
-    quoted: Mapping[str, Sequence[str]], teachers: Mapping[str, str], benchmarks: Mapping[str, str]
+    quoted: Sequence[Mapping[str, Any]], teachers: Mapping[str, str], benchmarks: Mapping[str, str]
 ) -> Table:
-    """Responses of each teacher that hold a benchmark problem; ``quoted`` are its tables (CONTAMINATED_RESPONSES)."""
-    rows = []
-    for teacher, files in quoted.items():
-        found = read_frame(files, CONTAMINATED_RESPONSES, ["attempt_id", "benchmark", "query_flagged"])
-        for benchmark, group in found.groupby("benchmark"):
-            known = group.loc[group["query_flagged"], "attempt_id"].nunique()
-            told = number(group["attempt_id"].nunique() - known)
-            rows.append((teachers[teacher], benchmarks.get(benchmark, benchmark), told, number(known)))
+    """Responses of each teacher that hold a benchmark problem."""
+    rows = [
+        (
+            teachers[row["teacher"]],
+            benchmarks.get(row["benchmark"], row["benchmark"]),
+            number(row["query_does_not"]),
+            number(row["query_does"]),
+        )
+        for row in quoted
+    ]
     heads = ("Teacher", "Benchmark", "Their query does not", "Their query does")
     return table("Responses that hold a benchmark problem, by whether their query holds one", heads, rows, text=(0, 1))
 
 
-def cut(text: str) -> str:
-    """``text``, without its end where it is long."""
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… ({len(text):,} characters)"
+def contamination_pairs(groups: Sequence[Mapping[str, Any]], benchmarks: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The flagged pairs of choose_examples as the page shows them."""
+    return [
+        {
+            "method": group["method"],
+            "total": number(group["total"]),
+            "pairs": [
+                {
+                    **pair,
+                    "place": f"{benchmarks.get(pair['benchmark'], pair['benchmark'])}, {pair['problem_id']}",
+                    "score": number(pair["score"], 3),
+                }
+                for pair in group["pairs"]
+            ],
+        }
+        for group in groups
+    ]
 
 
-def contamination_pairs(path: str, flagged: pd.DataFrame, benchmarks: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Per method the flagged pairs with both texts: :data:`_SHOWN_PAIRS` at most, those with the lowest scores, which are the
-    likeliest innocents. ``flagged`` are the pairs in the order of the table at ``path``, without the texts."""
-    ordered = flagged.sort_values(["method", "score", "query_id", "problem_id"], kind="stable")
-    shown = ordered.groupby("method").head(_SHOWN_PAIRS)
-    texts = read_table(path, CONTAMINATION, ["query", "problem"]).take(pa.array(shown.index)).to_pylist()
-    groups: dict[str, dict[str, Any]] = {
-        method: {"method": method, "total": number(count), "pairs": []}
-        for method, count in flagged["method"].value_counts().reindex(METHODS).dropna().astype(int).items()
-    }
-    for row, both in zip(shown.to_dict("records"), texts, strict=True):
-        groups[row["method"]]["pairs"].append(
-            {
-                "query_id": row["query_id"],
-                "source": row["source"],
-                "place": f"{benchmarks.get(row['benchmark'], row['benchmark'])}, {row['problem_id']}",
-                "score": number(row["score"], 3),
-                "dropped": row["dropped"],
-                "query": cut(both["query"]),
-                "problem": cut(both["problem"]),
-            }
-        )
-    return list(groups.values())
-
-
-def planted_faults(planted: Mapping[str, Sequence[Sequence[str]]], queries: Sequence[str]) -> dict[str, Any]:
-    """What became of the planted rows; ``planted`` maps kinds to (source, row), ``queries`` are the shards of the corpus."""
-    frame = read_frame(queries, QUERIES, ["source", "source_row"])
-    left = set(zip(frame["source"], frame["source_row"], strict=True))
+def planted_faults(planted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What became of the planted rows."""
     rows, right = [], 0
-    for kind, places in planted.items():
-        kept = sum(tuple(place) in left for place in places)
-        wanted = len(places) if kind in KEPT_ON_PURPOSE else 0
-        right += len(places) - abs(kept - wanted)
+    for row in planted:
+        wanted = row["planted"] if row["should_stay"] else 0
+        right += row["planted"] - abs(row["kept"] - wanted)
+        counts = (number(row["planted"] - row["kept"]), number(row["kept"]))
         fate = "stay" if wanted else "go"
-        rows.append((kind.replace("_", " "), number(len(places)), fate, number(len(places) - kept), number(kept)))
+        rows.append((row["kind"].replace("_", " "), number(row["planted"]), fate, *counts))
     heads = ("Kind", "Planted", "Should", "Dropped", "Kept")
-    total = sum(len(places) for places in planted.values())
+    total = sum(row["planted"] for row in planted)
     return {"right": right, "total": total, "table": table("Planted rows", heads, rows, text=(0, 2))}
 
 
@@ -1102,8 +1050,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
     """Everything the template shows. ``inputs`` are the rule's inputs by name, ``folder`` is where the page will lie."""
     teachers = {name: teacher["label"] for name, teacher in study["teachers"].items()}
     colours = {name: teacher["colour"] for name, teacher in study["teachers"].items()}
-    about = [name for name in CONTAMINATION.names if name not in ("query", "problem")]
-    flagged = read_frame(inputs["contamination"], CONTAMINATION, about)
+    chosen = json.loads(Path(inputs["examples"]).read_text(encoding="utf-8"))
     pictures = {Path(svg).stem: figure(Path(svg).stem, svg, folder) for svg in inputs["figures"]}
     benchmarks = study["evaluation"]["benchmarks"] if study["evaluation"] else {}
     labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
@@ -1124,21 +1071,21 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "flow": pictures["ledger"],
         "ledger": ledger_tables(pd.read_csv(inputs["ledger"])),
         "sweep": pictures["contamination"],
-        "contamination": contamination_table(flagged, labels),
-        "pairs": contamination_pairs(inputs["contamination"], flagged, labels),
-        "quoting": quoting_table(by_teacher(list(teachers), inputs["quoted"]), teachers, labels),
-        "all_pairs": Path(os.path.relpath(inputs["contamination"], folder)).as_posix(),
+        "contamination": contamination_table(chosen["flagged"], labels),
+        "pairs": contamination_pairs(chosen["pairs"], labels),
+        "quoting": quoting_table(chosen["quoted"], teachers, labels),
+        "all_pairs": f"{Path(os.path.relpath(inputs['examples'], folder)).parents[1].as_posix()}/corpus/contamination.parquet",
         "planted": None,
-        "engines": engines(by_teacher(list(teachers), inputs["collected"]), teachers),
+        "engines": engines(chosen["engines"], teachers),
         "versions": ", ".join(f"{name} {version}" for name, version in versions(*_PACKAGES).items()),
         "configuration": json.dumps(study, indent=2, ensure_ascii=False),
         "files": sorted({Path(os.path.relpath(path, folder)).as_posix() for path in inputs["files"]}),
     }
     if not study["audit"]:
-        page |= build_teachers(inputs, study, teachers, colours, pictures)
+        page |= build_teachers(inputs, study, teachers, pictures)
+        page["example"] = example(chosen["example"], teachers, colours)
     if study["miniature"]:
-        planted = json.loads(Path(inputs["planted"]).read_text(encoding="utf-8"))
-        page["planted"] = planted_faults(planted, inputs["queries"])
+        page["planted"] = planted_faults(chosen["planted"])
     if page["trained"]:
         page |= build_students(inputs, study, teachers, colours, benchmarks, pictures)
     compared = not study["audit"]
@@ -1175,7 +1122,6 @@ def build_teachers(
     inputs: Mapping[str, Any],
     study: Mapping[str, Any],
     teachers: Mapping[str, str],
-    colours: Mapping[str, str],
     pictures: Mapping[str, dict[str, str]],
 ) -> dict[str, Any]:
     """The part of the page that compares teachers and shows what they cost."""
@@ -1202,7 +1148,6 @@ def build_teachers(
         "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
         "balances": balances(inputs["balances"], study["curation"]["controls"], teachers),
         "duplicates": equal_responses(pd.read_csv(inputs["duplicates"]), teachers),
-        "example": example(dict(zip(teachers, inputs["datasets"], strict=True)), teachers, colours),
     }
 
 

@@ -1,11 +1,11 @@
 """Figure 2: shares of the categories by instances and, for each teacher, by output tokens.
 
-Reads the measures of the traces of one dataset per teacher and the paper's Figure 2; writes the figure as SVG and PNG
-and its data as CSV (origin, pie, category, value, share in percent). Multi-turn and general queries are drawn together
+Reads what summarise_datasets says of one dataset per teacher and the paper's Figure 2; writes the figure as SVG, PNG and
+PDF and its data as CSV (origin, pie, category, value, share in percent). Multi-turn and general queries are drawn together
 as "general chat", as the paper does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import cos, radians, sin
 
 import pandas as pd
@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Wedge
 
-from whichteacher.outcomes import measures_of_dataset
 from whichteacher.plotting import (
     CATEGORY_COLOURS,
     CATEGORY_LABELS,
@@ -32,17 +31,16 @@ INSTANCES = "instances"
 _LABELLED = 5.0
 
 
-def run_pies(traces: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Instances (of all teachers' datasets together, which are the same queries in a parallel study) and tokens."""
-    parts = []
-    for teacher, frame in traces.items():
-        grouped = frame.assign(category=frame["category"].map(PAPER_CATEGORIES)).groupby("category")["output_tokens"]
-        parts.append(grouped.agg(tokens="sum", rows="size").reset_index().assign(pie=teacher))
-    frame = pd.concat(parts, ignore_index=True)
-    instances = frame.groupby("category", as_index=False)["rows"].sum().rename(columns={"rows": "value"})
+def run_pies(categories: pd.DataFrame) -> pd.DataFrame:
+    """Instances (of all teachers' datasets together, which are the same queries in a parallel study) and tokens.
+
+    ``categories`` holds teacher, category, traces and output_tokens."""
+    grouped = categories.assign(category=categories["category"].map(PAPER_CATEGORIES))
+    frame = grouped.groupby(["teacher", "category"], as_index=False)[["traces", "output_tokens"]].sum()
+    instances = frame.groupby("category", as_index=False)["traces"].sum().rename(columns={"traces": "value"})
     # Each query once: the same queries stand in every teacher's dataset.
-    instances["value"] /= len(traces)
-    tokens = frame.rename(columns={"tokens": "value"})[["pie", "category", "value"]]
+    instances["value"] /= max(1, categories["teacher"].nunique())
+    tokens = frame.rename(columns={"output_tokens": "value", "teacher": "pie"})[["pie", "category", "value"]]
     return pd.concat([instances.assign(pie=INSTANCES), tokens], ignore_index=True).assign(origin=THIS_RUN)
 
 
@@ -53,9 +51,9 @@ def paper_pies(published: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"pie": pies, "category": rows["item"], "value": rows["value"], "origin": PAPER})
 
 
-def prepare(traces: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
+def prepare(categories: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """All pies with the share of each wedge in percent."""
-    rows = pd.concat([run_pies(traces), paper_pies(published)], ignore_index=True)
+    rows = pd.concat([run_pies(categories), paper_pies(published)], ignore_index=True)
     rows["share"] = 100 * rows["value"] / rows.groupby(["origin", "pie"])["value"].transform("sum")
     return rows[["origin", "pie", "category", "value", "share"]]
 
@@ -131,18 +129,13 @@ def _total(origin: str, pie: str, value: float) -> str:
 
 
 def main(
-    measures: Sequence[str],
-    datasets: Sequence[str],
+    categories: str,
     published: str,
     outputs: Mapping[str, str],
     teachers: Mapping[str, str],
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv); ``measures`` and ``datasets`` in the order of ``teachers``."""
-    traces = {
-        teacher: measures_of_dataset(measure, dataset, ["category", "output_tokens"])
-        for teacher, measure, dataset in zip(teachers, measures, datasets, strict=True)
-    }
-    rows = prepare(traces, read_published(published))
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
+    rows = prepare(pd.read_csv(categories), read_published(published))
     save(draw(rows, teachers), rows, "category_shares", **outputs)
 
 
@@ -151,8 +144,7 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
-            snakemake.input.measures,  # noqa: F821
-            snakemake.input.datasets,  # noqa: F821
+            snakemake.input.categories,  # noqa: F821
             snakemake.input.published,  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821
             **dict(snakemake.params.items()),  # noqa: F821

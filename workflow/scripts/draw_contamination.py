@@ -1,6 +1,6 @@
 """How many queries every threshold of decontamination would flag and drop (ours), so that the ones that were set can be judged.
 
-Reads the sweep (CONTAMINATION_SWEEP); writes the figure as SVG and PNG and its data as CSV (the columns of the sweep). Each
+Reads the sweep (CONTAMINATION_SWEEP); writes the figure as SVG, PNG and PDF and its data as CSV (the columns of the sweep). Each
 method counts by itself: a query that two of them find stands in both panels.
 """
 
@@ -69,7 +69,7 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, method: str, set_to: float) -> Non
 
 
 def main(sweep: str, outputs: Mapping[str, str], thresholds: Mapping[str, float]) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv)."""
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
     rows = read_frame(sweep, CONTAMINATION_SWEEP)
     save(draw(rows, thresholds), rows, "contamination", **outputs)
 

@@ -1,6 +1,6 @@
 """Figure 7 (ours): the paired difference between the students of every two teachers, with its interval.
 
-Reads the comparison of the students; writes the figure as SVG and PNG and its data as CSV (the rows of one control,
+Reads the comparison of the students; writes the figure as SVG, PNG and PDF and its data as CSV (the rows of one control,
 benchmark by benchmark). A difference is filled with the colour of the teacher that is ahead where its interval excludes
 zero, and hollow grey where it does not.
 """
@@ -151,7 +151,7 @@ def main(
     teachers: Mapping[str, Mapping[str, str]],
     confidence: float,
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv)."""
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
     rows = prepare(pd.read_csv(comparison), control, benchmarks)
     save(draw(rows, benchmarks, teachers, confidence), rows, "differences", **outputs)
 

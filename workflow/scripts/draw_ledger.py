@@ -1,6 +1,6 @@
 """The ledger as a picture (ours): what came in, what each step left, and how many rows fell for which reason.
 
-Reads the ledger of the whole study; writes the figure as SVG and PNG and its data as CSV: one row per line of the figure, with
+Reads the ledger of the whole study; writes the figure as SVG, PNG and PDF and its data as CSV: one row per line of the figure, with
 its rows, where its bar starts, and its share (both in percent: the start of what came into the section, the share of what
 came into the step). The corpus is one section, each teacher another.
 
@@ -215,7 +215,7 @@ def _head(figure: Figure, height: float, rows: pd.DataFrame) -> None:
 
 
 def main(ledger: str, outputs: Mapping[str, str], teachers: Mapping[str, Mapping[str, str]]) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv)."""
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
     rows = prepare(pd.read_csv(ledger), teachers)
     save(draw(rows, teachers), rows, "ledger", **outputs)
 

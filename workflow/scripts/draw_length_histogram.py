@@ -1,16 +1,15 @@
 """Figure 3: how long the mathematics traces of each teacher are.
 
-Reads the measures of the traces of one dataset per teacher and the paper's Figure 3 (read from its pixels); writes the
-figure as SVG and PNG and its data as CSV (origin, teacher, span in tokens, instances). Mathematics only, as in the paper.
+Reads what summarise_datasets says of one dataset per teacher and the paper's Figure 3 (read from its pixels); writes the
+figure as SVG, PNG and PDF and its data as CSV (origin, teacher, span in tokens, instances). Mathematics only, as in the paper.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whichteacher.outcomes import measures_of_dataset
 from whichteacher.plotting import (
     INK,
     PAPER,
@@ -24,31 +23,10 @@ from whichteacher.plotting import (
 )
 
 
-def spans(width: int, bins: int) -> list[str]:
-    """Names of ``bins`` bins of ``width`` tokens, each closed at its upper end, and of the open one above them."""
-    inner = [f"{width * i}-{width * (i + 1)}" for i in range(1, bins)]
-    return [f"<={width}", *inner, f">{width * bins}"]
-
-
-def count_spans(lengths: pd.Series, width: int, bins: int) -> np.ndarray:
-    """Traces per bin of :func:`spans`."""
-    chosen = np.minimum((lengths.to_numpy() - 1) // width, bins)
-    return np.bincount(np.maximum(chosen, 0).astype(int), minlength=bins + 1)
-
-
-def prepare(traces: Mapping[str, pd.DataFrame], published: pd.DataFrame, width: int, bins: int) -> pd.DataFrame:
+def prepare(lengths: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """All bars of both panels."""
-    run = [
-        pd.DataFrame(
-            {
-                "origin": THIS_RUN,
-                "teacher": teacher,
-                "span": spans(width, bins),
-                "instances": count_spans(frame.loc[frame["category"] == "math", "output_tokens"], width, bins),
-            }
-        )
-        for teacher, frame in traces.items()
-    ]
+    run = lengths[lengths["category"] == "math"].rename(columns={"traces": "instances"})
+    run = run[["teacher", "span", "instances"]].assign(origin=THIS_RUN)
     paper = published[published["statistic"] == "instances"]
     paper = pd.DataFrame(
         {
@@ -58,7 +36,7 @@ def prepare(traces: Mapping[str, pd.DataFrame], published: pd.DataFrame, width: 
             "instances": (paper["value"] * 1000).round().astype(int),
         }
     )
-    return pd.concat([*run, paper], ignore_index=True)
+    return pd.concat([run, paper], ignore_index=True)[["origin", "teacher", "span", "instances"]]
 
 
 def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figure:
@@ -90,20 +68,13 @@ def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figur
 
 
 def main(
-    measures: Sequence[str],
-    datasets: Sequence[str],
+    lengths: str,
     published: str,
     outputs: Mapping[str, str],
     teachers: Mapping[str, Mapping[str, str]],
-    width: int,
-    bins: int,
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv); ``measures`` and ``datasets`` in the order of ``teachers``."""
-    traces = {
-        teacher: measures_of_dataset(measure, dataset, ["category", "output_tokens"])
-        for teacher, measure, dataset in zip(teachers, measures, datasets, strict=True)
-    }
-    rows = prepare(traces, read_published(published), width, bins)
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
+    rows = prepare(pd.read_csv(lengths), read_published(published))
     save(draw(rows, teachers), rows, "length_histogram", **outputs)
 
 
@@ -112,8 +83,7 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
-            snakemake.input.measures,  # noqa: F821
-            snakemake.input.datasets,  # noqa: F821
+            snakemake.input.lengths,  # noqa: F821
             snakemake.input.published,  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821
             **dict(snakemake.params.items()),  # noqa: F821

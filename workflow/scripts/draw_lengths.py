@@ -1,23 +1,22 @@
 """Figure 4: lengths of the traces of each teacher, in both readings of the paper's figure.
 
 The paper calls its figure one of the whole datasets, but the printed means are those of mathematics; so this run is
-drawn for mathematics and for all categories. Reads the measures of the traces of one dataset per teacher and the
-paper's Figure 4 (means printed, the rest read from its pixels); writes the figure as SVG and PNG and its data as CSV
+drawn for mathematics and for all categories. Reads what summarise_datasets says of one dataset per teacher and the
+paper's Figure 4 (means printed, the rest read from its pixels); writes the figure as SVG, PNG and PDF and its data as CSV
 (origin, teacher, scope, mean, low_whisker, q1, median, q3, high_whisker in tokens).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whichteacher.outcomes import ALL, measures_of_dataset
+from whichteacher.outcomes import ALL
 from whichteacher.plotting import (
     PAPER,
     PAPER_GREYS,
     PAPER_LABELS,
     THIS_RUN,
-    box_statistics,
     draw_boxes,
     new_figure,
     read_published,
@@ -32,18 +31,16 @@ TITLES = {
     (PAPER, "math"): "Paper, mathematics",
 }
 
+COLUMNS = ["origin", "teacher", "scope", "mean", "low_whisker", "q1", "median", "q3", "high_whisker"]
 
-def prepare(traces: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
+
+def prepare(boxes: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """One row per box."""
-    rows = []
-    for teacher, frame in traces.items():
-        for scope in ("math", ALL):
-            lengths = frame["output_tokens"] if scope == ALL else frame.loc[frame["category"] == scope, "output_tokens"]
-            if len(lengths):
-                rows.append({"origin": THIS_RUN, "teacher": teacher, "scope": scope, **box_statistics(lengths)})
+    run = boxes[(boxes["measure"] == "output_tokens") & boxes["category"].isin(["math", ALL])]
+    run = run.drop(columns="measure").rename(columns={"category": "scope"}).assign(origin=THIS_RUN)
     paper = published.pivot(index=["teacher", "item"], columns="statistic", values="value").reset_index()
     paper = paper.rename(columns={"item": "scope"}).assign(origin=PAPER)
-    return pd.concat([pd.DataFrame(rows), paper], ignore_index=True)
+    return pd.concat([run, paper], ignore_index=True)[COLUMNS]
 
 
 def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figure:
@@ -68,18 +65,13 @@ def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figur
 
 
 def main(
-    measures: Sequence[str],
-    datasets: Sequence[str],
+    boxes: str,
     published: str,
     outputs: Mapping[str, str],
     teachers: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv); ``measures`` and ``datasets`` in the order of ``teachers``."""
-    traces = {
-        teacher: measures_of_dataset(measure, dataset, ["category", "output_tokens"])
-        for teacher, measure, dataset in zip(teachers, measures, datasets, strict=True)
-    }
-    rows = prepare(traces, read_published(published))
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
+    rows = prepare(pd.read_csv(boxes), read_published(published))
     save(draw(rows, teachers), rows, "lengths", **outputs)
 
 
@@ -88,8 +80,7 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
-            snakemake.input.measures,  # noqa: F821
-            snakemake.input.datasets,  # noqa: F821
+            snakemake.input.boxes,  # noqa: F821
             snakemake.input.published,  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821
             **dict(snakemake.params.items()),  # noqa: F821

@@ -1,22 +1,21 @@
 """Figure 5: perplexity of the traces of each teacher under the configured scorer.
 
-Reads the measures of the traces of one dataset per teacher and the paper's Figure 5 (means printed, the rest read from
-its pixels); writes the figure as SVG and PNG and its data as CSV (origin, teacher, mean, low_whisker, q1, median, q3,
+Reads what summarise_datasets says of one dataset per teacher and the paper's Figure 5 (means printed, the rest read from
+its pixels); writes the figure as SVG, PNG and PDF and its data as CSV (origin, teacher, mean, low_whisker, q1, median, q3,
 high_whisker). Traces without a perplexity are left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whichteacher.outcomes import measures_of_dataset
+from whichteacher.outcomes import ALL
 from whichteacher.plotting import (
     PAPER,
     PAPER_GREYS,
     PAPER_LABELS,
     THIS_RUN,
-    box_statistics,
     draw_boxes,
     new_figure,
     read_published,
@@ -24,17 +23,15 @@ from whichteacher.plotting import (
     say_empty,
 )
 
+COLUMNS = ["origin", "teacher", "mean", "low_whisker", "q1", "median", "q3", "high_whisker"]
 
-def prepare(traces: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
+
+def prepare(boxes: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """One row per box."""
-    scored = {teacher: frame["perplexity"].dropna() for teacher, frame in traces.items()}
-    rows = [
-        {"origin": THIS_RUN, "teacher": teacher, **box_statistics(values)}
-        for teacher, values in scored.items()
-        if len(values)
-    ]
+    run = boxes[(boxes["measure"] == "perplexity") & (boxes["category"] == ALL)]
+    run = run.drop(columns=["measure", "category"]).assign(origin=THIS_RUN)
     paper = published.pivot(index="teacher", columns="statistic", values="value").reset_index().assign(origin=PAPER)
-    return pd.concat([pd.DataFrame(rows), paper], ignore_index=True)
+    return pd.concat([run, paper], ignore_index=True)[COLUMNS]
 
 
 def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figure:
@@ -63,18 +60,13 @@ def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figur
 
 
 def main(
-    measures: Sequence[str],
-    datasets: Sequence[str],
+    boxes: str,
     published: str,
     outputs: Mapping[str, str],
     teachers: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv); ``measures`` and ``datasets`` in the order of ``teachers``."""
-    traces = {
-        teacher: measures_of_dataset(measure, dataset, ["perplexity"])
-        for teacher, measure, dataset in zip(teachers, measures, datasets, strict=True)
-    }
-    rows = prepare(traces, read_published(published))
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
+    rows = prepare(pd.read_csv(boxes), read_published(published))
     save(draw(rows, teachers), rows, "perplexities", **outputs)
 
 
@@ -83,8 +75,7 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
-            snakemake.input.measures,  # noqa: F821
-            snakemake.input.datasets,  # noqa: F821
+            snakemake.input.boxes,  # noqa: F821
             snakemake.input.published,  # noqa: F821
             dict(snakemake.output.items()),  # noqa: F821
             **dict(snakemake.params.items()),  # noqa: F821

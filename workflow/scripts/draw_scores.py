@@ -1,6 +1,6 @@
 """Figure 1: what the students and the other models score, beside the paper's bars.
 
-Reads the students' scores, those of the models evaluated beside them, and the paper's Figure 1 and Table 1; writes the figure as SVG and PNG and its data as CSV
+Reads the students' scores, those of the models evaluated beside them, and the paper's Figure 1 and Table 1; writes the figure as SVG, PNG and PDF and its data as CSV
 (origin, student, benchmark, name, value in percent, low and high: the smallest and largest training seed).
 """
 
@@ -151,7 +151,7 @@ def main(
     teachers: Mapping[str, Mapping[str, str]],
     models: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv)."""
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
     read = pd.read_csv(scores, dtype={"seed": str})
     beside = pd.read_csv(models_scores) if models_scores else None
     bars = prepare(read, beside, read_published(figure), read_published(table), control, benchmarks)

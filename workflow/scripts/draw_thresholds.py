@@ -1,6 +1,6 @@
 """What other thresholds would have passed, by teacher and category (ours): also the distribution of each teacher's scores.
 
-Reads the sweep of summarise_verdicts; writes the figure as SVG and PNG and its data as CSV (the sweep).
+Reads the sweep of summarise_verdicts; writes the figure as SVG, PNG and PDF and its data as CSV (the sweep).
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def main(
     categories: Sequence[str],
     thresholds: Mapping[str, float],
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv)."""
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
     rows = pd.read_csv(sweep)
     save(draw(rows, teachers, categories, thresholds), rows, "thresholds", **outputs)
 

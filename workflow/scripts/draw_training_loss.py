@@ -1,7 +1,7 @@
 """Figure 6: training loss of each teacher's students.
 
 Reads the training logs (TRAINING_LOG) of every seed of one control and the paper's Figure 6 (read from its pixels);
-writes the figure as SVG and PNG and its data as CSV (origin, teacher, step, loss: mean over the seeds, smoothed).
+writes the figure as SVG, PNG and PDF and its data as CSV (origin, teacher, step, loss: mean over the seeds, smoothed).
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ def main(
     teachers: Mapping[str, Mapping[str, str]],
     smoothing: int,
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv); ``logs`` hold equally many files per teacher, in order."""
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv); ``logs`` hold equally many files per teacher, in order."""
     frames = {
         teacher: read_frame(files, TRAINING_LOG, ["step", "loss"])
         for teacher, files in by_teacher(list(teachers), logs).items()

@@ -1,6 +1,6 @@
 """What the verifiers said of each teacher's attempts, by category (ours).
 
-Reads the counts of summarise_verdicts; writes the figure as SVG and PNG and its data as CSV (teacher, category, verdict, attempts,
+Reads the counts of summarise_verdicts; writes the figure as SVG, PNG and PDF and its data as CSV (teacher, category, verdict, attempts,
 share of the teacher's attempts in the category).
 """
 
@@ -86,7 +86,7 @@ def draw(rows: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> Figur
 def main(
     verdicts: str, outputs: Mapping[str, str], teachers: Mapping[str, Mapping[str, str]], categories: Sequence[str]
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv)."""
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
     rows = shares(pd.read_csv(verdicts), categories)
     save(draw(rows, teachers), rows, "verdicts", **outputs)
 

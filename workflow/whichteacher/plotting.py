@@ -17,7 +17,6 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -70,6 +69,7 @@ _STYLE = {
     "figure.facecolor": "white",
     "savefig.dpi": 160,
     "svg.fonttype": "path",  # glyphs as paths: the same picture wherever it is opened
+    "pdf.fonttype": 42,  # text that can be searched and selected
 }
 
 
@@ -82,10 +82,15 @@ def new_figure(width: float, height: float, **grid: object) -> tuple[Figure, np.
     return figure, axes
 
 
-def save(figure: Figure, data: pd.DataFrame, name: str, svg: str, png: str, csv: str) -> None:
-    """Write a figure as SVG and PNG and its data as CSV. ``name`` seeds the ids inside the SVG."""
+def save(figure: Figure, data: pd.DataFrame, name: str, svg: str, png: str, pdf: str, csv: str) -> None:
+    """Write a figure as SVG, PNG and PDF and its data as CSV. ``name`` seeds the ids inside the SVG."""
+    kinds = (
+        (svg, "svg", {"Date": None, "Creator": None}),
+        (png, "png", {"Software": None}),
+        (pdf, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
+    )
     with plt.rc_context({"svg.hashsalt": name}):
-        for path, kind, metadata in ((svg, "svg", {"Date": None, "Creator": None}), (png, "png", {"Software": None})):
+        for path, kind, metadata in kinds:
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, format=kind, metadata=metadata)
     plt.close(figure)
@@ -109,19 +114,6 @@ def say_empty(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, wrap=True)
 
 
-def box_statistics(values: Sequence[float]) -> dict[str, float]:
-    """Mean, quartiles and Tukey whiskers (1.5 interquartile ranges), as in the paper's Figures 4 and 5."""
-    found = boxplot_stats(np.asarray(values, dtype=float))[0]
-    return {
-        "mean": found["mean"],
-        "low_whisker": found["whislo"],
-        "q1": found["q1"],
-        "median": found["med"],
-        "q3": found["q3"],
-        "high_whisker": found["whishi"],
-    }
-
-
 def _two_lines(label: str) -> str:
     """A long name broken at its middle hyphen or space, for the foot of a narrow column."""
     breaks = [place for place, letter in enumerate(label[:-1]) if letter in "- "]
@@ -138,7 +130,7 @@ def draw_boxes(
     colours: Sequence[str],
     decimals: int = 1,
 ) -> None:
-    """Box plots from :func:`box_statistics`, without outliers, each mean marked and printed above its box."""
+    """Box plots, without outliers, each mean marked and printed above its box."""
     drawn = ax.bxp(
         [
             {

@@ -28,3 +28,8 @@ def repeated_share(text: str) -> float | None:
     if count < 1:
         return None
     return 1 - len(set(zip(*(words[start:] for start in range(NGRAM)), strict=False))) / count
+
+
+def shorten(text: str, characters: int = 2000) -> str:
+    """``text`` as pages show it: without its end where it is long."""
+    return text if len(text) <= characters else f"{text[:characters]}… ({len(text):,} characters)"
