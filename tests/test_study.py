@@ -18,6 +18,11 @@ from study_runs import CONFIG, ROOT, changed, command, planned, snakemake, store
 
 pytestmark = pytest.mark.study
 
+FIGURES = (
+    *("category_shares", "length_histogram", "lengths", "perplexities", "ledger", "contamination", "verdicts"),
+    *("thresholds", "scores", "training_loss", "differences"),
+)
+
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
@@ -44,13 +49,57 @@ def test_everything_the_study_promises_is_there(results):
         "ledger",
         "contamination",
     ):
-        for suffix in ("svg", "png", "csv"):
+        for suffix in ("svg", "png", "pdf", "csv"):
             assert (results / "figures" / f"{name}.{suffix}").stat().st_size > 0
     for name in ("table1", "table2"):
         assert len(pd.read_csv(results / "tables" / f"{name}.csv"))
     for teacher in ("steps", "recheck", "leaps"):
         files = sorted(path.name for path in (results / "export" / "parallel" / teacher).glob("*.jsonl"))
         assert files == ["code.jsonl", "if.jsonl", "math.jsonl", "multiturn.jsonl", "other.jsonl", "science.jsonl"]
+
+
+#: What figures, tables and report are drawn from, of a folder of results: no text, no trace, no model.
+ENOUGH = (
+    *(
+        "statistics/**/*.csv",
+        "statistics/examples.json",
+        "datasets/*/balance.csv",
+        "corpus/contamination_sweep.parquet",
+    ),
+    *("training/**/log.parquet", "training/**/summary.json"),
+)
+#: None of these is in the environment of the figures.
+HEAVY = ("torch", "vllm", "transformers", "trl", "datasets", "polars", "math_verify", "ftfy", "scipy", "statsmodels")
+
+
+def test_figures_and_report_are_drawn_anew_from_a_copy_of_the_results_alone(results, tmp_path):
+    copy = tmp_path / "elsewhere" / "results" / "test"
+    for pattern in ENOUGH:
+        for path in results.glob(pattern):
+            place = copy / path.relative_to(results)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)  # with new times, as a download has them
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({HEAVY!r}))\n")
+    run = [*command(tmp_path / "elsewhere"), "report", "figures"]
+    run[run.index(str(ROOT / "Snakefile"))] = str(ROOT / "workflow" / "from_results.smk")
+    environment = {**os.environ, "PYTHONPATH": str(blocked)}
+    done = subprocess.run(run, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert set(planned(done.stdout + done.stderr)) == {
+        *(f"draw_{name}" for name in FIGURES),
+        *("write_tables", "build_report", "report", "figures"),
+    }
+    for folder in ("figures", "tables"):
+        drawn = {path.name: path.read_bytes() for path in (copy / folder).iterdir()}
+        assert drawn == {path.name: path.read_bytes() for path in (results / folder).iterdir()}
+
+    def words(folder):
+        page = (folder / "report.html").read_text()
+        return re.sub(r'<a href="(export|statistics/trace_measures)/[^<]*</a>', "", page)
+
+    assert words(copy) == words(results)
 
 
 def test_datasets_are_parallel_and_every_trace_is_verified(results):

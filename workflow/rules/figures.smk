@@ -15,6 +15,7 @@ CORPUS_FIGURES = ["ledger", "contamination"]
 VERDICT_FIGURES = ["verdicts", "thresholds"]
 STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training else []
 FIGURES = [*STUDENT_FIGURES, *TRACE_FIGURES, *VERDICT_FIGURES, *CORPUS_FIGURES]
+PUBLISHED_FIGURES = [f"figure{number}" for number in range(1, 7)]
 TABLES = ["table1", "table2"] if STUDY.training else []
 AUDITS = [
     "verdicts",
@@ -424,4 +425,33 @@ rule figures:
 rule report:
     input:
         "<results>/report.html",
+    localrule: True
+
+
+rule draw_published:
+    input:
+        **{path.stem: from_here(path) for path in sorted(PUBLISHED.glob("*.csv"))},
+        code=code("draw_published"),
+    output:
+        **{
+            f"{name}_{kind}": f"<results>/figures/published/{name}.{kind}"
+            for name in PUBLISHED_FIGURES
+            for kind in ("svg", "png", "pdf", "csv")
+        },
+        **{f"{name}_md": f"<results>/figures/published/{name}.md" for name in ("table1", "table2")},
+    log:
+        "<logs>/draw_published.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    script:
+        "../scripts/draw_published.py"
+
+
+rule published_figures:
+    input:
+        collect("<results>/figures/published/{name}.svg", name=PUBLISHED_FIGURES),
     localrule: True
