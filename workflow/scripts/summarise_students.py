@@ -11,7 +11,8 @@ cap is max_tokens itself, so its row is the score.
 slope (of a problem's mean log output tokens on its difficulty), low and high (bootstrap over problems).
 
 ``variance_components``: problems, seeds, samples; problem, seed, problem_seed and sampling: what each adds to the variance of
-pass@1's estimate, in points squared, empty where the study cannot tell it; standard_error, the root of their sum, in points.
+pass@1's estimate, in points squared, empty where the study cannot tell it; standard_error in points, the root of their sum
+(with one seed and one sample the sum is known, and no part of it).
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,8 +94,8 @@ def variance_components(cells: np.ndarray, samples: int) -> dict[str, float]:
     analysis of variance (Searle, Casella and McCulloch 1992, chapter 4), with zero in the place of a negative one.
 
     NaN is what the design cannot tell: everything about seeds with one seed (the problem's part then holds the pairing's);
-    problem x seed with one sample (it is in the sampling's); problem and sampling with one of both; whatever varies
-    over problems with one problem.
+    problem x seed with one sample (it is in the sampling's); problem and sampling with one seed and one sample;
+    everything but the sampling with one problem.
     """
     seeds, problems = cells.shape
     # Variance of a cell over its samples: share x (1 - share), without bias.
@@ -122,13 +123,14 @@ def components_row(samples: pd.DataFrame) -> dict[str, Any]:
     """:func:`variance_components` of one teacher's students on one benchmark, in points squared."""
     table, per_problem = shares(samples)
     found = {name: 100**2 * value for name, value in variance_components(table.to_numpy(), per_problem).items()}
-    known = [value for value in found.values() if not np.isnan(value)]
+    # One seed and one sample tell no part, but their sum is the variance over problems.
+    whole = standard_error(table.mean(axis=0).to_numpy())
     return {
         "problems": table.shape[1],
         "seeds": table.shape[0],
         "samples": per_problem,
         **found,
-        "standard_error": np.sqrt(sum(known)) if known else np.nan,
+        "standard_error": 100 * whole if np.isnan(found["problem"]) else np.sqrt(np.nansum(list(found.values()))),
     }
 
 
