@@ -159,6 +159,7 @@ def study(tmp_path_factory):
         sorted(root.glob(f"evaluation/{study_tables.CONTROL}/*/*/*.scored.parquet")),
         statistics / "scores.csv",
         statistics / "student_comparison.csv",
+        statistics / "failure_comparison.csv",
         [study_tables.CONTROL],
         study_tables.LABELS,
         study_tables.BENCHMARK_LABELS,

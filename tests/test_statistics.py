@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from whichteacher import scores
+from whichteacher import conclusions, scores, students
 from whichteacher.config import CATEGORIES
 from whichteacher.ledger import LedgerError
 from whichteacher.outcomes import query_outcomes
@@ -354,12 +354,16 @@ NAMES = {"a": "A", "b": "B", "x": "X"}
         ({"p_holm": 0.2}, "but not after correction for 6 comparisons (p = 0.2)."),
         ({"seeds": 1}, "one training seed each, so other seeds may differ"),
         ({"high": 1.0}, "no difference between students of B and of A is shown: 8.0 points for B"),
-        ({"high": 1.0}, "takes about 23 problems"),
+        (
+            {"high": 1.0, "problems_needed": 43},
+            "about 13 more problems would be needed to tell a difference of this size.",
+        ),
+        ({"high": 1.0, "problems_needed": np.nan}, "2 training seeds)."),
         ({"low": np.nan, "high": np.nan}, "too few problems"),
     ],
 )
 def test_conclusions(changes, expected):
-    assert expected in compare_students.conclude(ROW | changes, NAMES, 0.95, 6)
+    assert expected in conclusions.conclude(ROW | changes, NAMES, 0.95, 6)
 
 
 def test_a_student_with_missing_samples_is_an_error_that_names_it(samples):
@@ -368,7 +372,7 @@ def test_a_student_with_missing_samples_is_an_error_that_names_it(samples):
         scores.shares(mine.iloc[1:])
     other = samples.query("teacher == 'leaps' and benchmark == 'hard_math' and problem_id != 'p007'")
     with pytest.raises(InputError, match="p007"):
-        compare_students.pair_scores(mine, other)
+        students.pair_scores(mine, other)
 
 
 # --- ledger ----------------------------------------------------------------------------------------------------------

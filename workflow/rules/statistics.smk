@@ -194,6 +194,7 @@ if STUDY.training:
         output:
             scores="<results>/statistics/scores.csv",
             comparison="<results>/statistics/student_comparison.csv",
+            failures="<results>/statistics/failure_comparison.csv",
         log:
             "<logs>/compare_students.log",
         conda:
@@ -209,6 +210,81 @@ if STUDY.training:
             statistics=settings(STUDY.statistics),
         script:
             "../scripts/compare_students.py"
+
+    rule summarise_students:
+        input:
+            scored=rules.compare_students.input.scored,
+            code=code("summarise_students"),
+        output:
+            score_by_cap="<results>/statistics/score_by_cap.csv",
+            adaptivity="<results>/statistics/adaptivity.csv",
+            variance_components="<results>/statistics/variance_components.csv",
+        log:
+            "<logs>/summarise_students.log",
+        conda:
+            "../../envs/statistics.yaml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            controls=CONTROLS,
+            teachers=TEACHERS,
+            benchmarks=list(STUDY.evaluation.benchmarks),
+            max_tokens=STUDY.evaluation.sampling.max_tokens,
+            statistics=settings(STUDY.statistics),
+        script:
+            "../scripts/summarise_students.py"
+
+    rule split_scores:
+        input:
+            scored=rules.compare_students.input.scored,
+            contamination="<results>/corpus/contamination.parquet",
+            contaminated=collect(
+                "<results>/curation/{teacher}/{shard}/contaminated.parquet", teacher=TEACHERS, shard=SHARDS
+            ),
+            code=code("split_scores"),
+        output:
+            scores="<results>/statistics/scores_by_contamination.csv",
+            comparison="<results>/statistics/uncontaminated_comparison.csv",
+        log:
+            "<logs>/split_scores.log",
+        conda:
+            "../../envs/statistics.yaml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            controls=CONTROLS,
+            teachers=TEACHERS,
+            benchmarks=list(STUDY.evaluation.benchmarks),
+            statistics=settings(STUDY.statistics),
+        script:
+            "../scripts/split_scores.py"
+
+    rule compare_controls:
+        input:
+            scored=rules.compare_students.input.scored,
+            comparison="<results>/statistics/student_comparison.csv",
+            code=code("compare_controls"),
+        output:
+            gaps="<results>/statistics/gap_by_control.csv",
+            conclusions="<results>/statistics/conclusions.md",
+        log:
+            "<logs>/compare_controls.log",
+        conda:
+            "../../envs/statistics.yaml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            controls={name: control.kind for name, control in STUDY.curation.controls.items()},
+            benchmarks=list(STUDY.evaluation.benchmarks),
+            statistics=settings(STUDY.statistics),
+        script:
+            "../scripts/compare_controls.py"
 
 
 rule summarise_duplicates:

@@ -18,6 +18,8 @@ from statsmodels.stats.multitest import multipletests
 LARGE = 20_000
 #: Values held at once while resampling: 64 MiB of floats.
 _BATCH_VALUES = 2**23
+#: Sign, share of passes (a row per training seed, a column per problem), and the samples behind each share.
+Side = tuple[int, np.ndarray, int]
 
 
 class Interval(NamedTuple):
@@ -43,6 +45,24 @@ class PairedScores(NamedTuple):
     first: np.ndarray
     second: np.ndarray
     samples: int
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Sign in the difference, shares and samples of each group of students."""
+        return (1, self.first, self.samples), (-1, self.second, self.samples)
+
+
+class PairedChange(NamedTuple):
+    """A difference between two teachers less the same difference in another study of them, on the same problems."""
+
+    difference: PairedScores
+    reference: PairedScores
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """As of :class:`PairedScores`, four of them."""
+        against = tuple((-sign, shares, samples) for sign, shares, samples in self.reference.sides)
+        return self.difference.sides + against
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
@@ -73,6 +93,39 @@ def bootstrap_mean(values: np.ndarray, resamples: int, confidence: float, rng: n
         rng=rng,
     )
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def bootstrap_slope(
+    x: np.ndarray, y: np.ndarray, resamples: int, confidence: float, rng: np.random.Generator
+) -> Interval:
+    """Least-squares slope of ``y`` on ``x`` with its percentile interval over resampled pairs (Efron and Tibshirani 1993,
+    section 9.5: no assumption on the errors).
+
+    NaN where all ``x`` are the same. There are no bounds for fewer than three pairs, nor where more than one resample in
+    twenty would have a single ``x``, which has no slope: what is left then is no sample of the whole.
+    """
+    if len(x) < 2 or np.ptp(x) == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    value = float(_slopes(x[None], y[None])[0])
+    if len(x) < 3:
+        return Interval(value, np.nan, np.nan)
+    slopes = []
+    for start in range(0, resamples, _batch(len(x))):
+        drawn = rng.integers(0, len(x), size=(min(_batch(len(x)), resamples - start), len(x)))
+        drawn = drawn[np.ptp(x[drawn], axis=1) > 0]
+        slopes.append(_slopes(x[drawn], y[drawn]))
+    found = np.concatenate(slopes)
+    if len(found) < 0.95 * resamples:
+        return Interval(value, np.nan, np.nan)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Least-squares slope of each row."""
+    centred = x - x.mean(axis=1, keepdims=True)
+    return (centred * y).sum(axis=1) / (centred**2).sum(axis=1)
 
 
 def sign_flip_p(differences: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
@@ -111,17 +164,17 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def problem_differences(pairs: Sequence[PairedScores]) -> np.ndarray:
-    """First less second per problem, averaged over training seeds and samples, benchmarks one after the other."""
-    return np.concatenate([pair.first.mean(axis=0) - pair.second.mean(axis=0) for pair in pairs])
+def problem_differences(pairs: Sequence[PairedScores | PairedChange]) -> np.ndarray:
+    """The difference per problem, averaged over training seeds and samples, benchmarks one after the other."""
+    return np.concatenate([sum(sign * shares.mean(axis=0) for sign, shares, _ in pair.sides) for pair in pairs])
 
 
 def nested_bootstrap(
-    pairs: Sequence[PairedScores], resamples: int, confidence: float, rng: np.random.Generator
+    pairs: Sequence[PairedScores | PairedChange], resamples: int, confidence: float, rng: np.random.Generator
 ) -> Interval:
     """Mean difference over all problems, with an interval that holds problems, training seeds and samples as random.
 
-    Each resample draws problems within their benchmark (the same for both sides: they are paired), training seeds for
+    Each resample draws problems within their benchmark (the same for all sides: they are paired), training seeds for
     each side (the same for all benchmarks: a seed is a student), and samples within each student and problem. Drawing at
     every level of a crossed design errs to the wide side (Owen 2007, "The pigeonhole bootstrap"); drawing from only a
     few seeds errs to the narrow side by (seeds - 1) / seeds of their variance, which is put back by widening each
@@ -133,23 +186,24 @@ def nested_bootstrap(
     value = float(differences.mean()) if len(differences) else np.nan
     if len(differences) < 2:
         return Interval(value, np.nan, np.nan)
-    seed_counts = [_seed_count(pairs, side) for side in (0, 1)]
+    seed_counts = [_seed_count(pairs, side) for side in range(len(pairs[0].sides))]
     totals = np.zeros(resamples)
-    width = sum(pair.first.size + pair.second.size for pair in pairs)
+    width = sum(shares.size for pair in pairs for _, shares, _ in pair.sides)
     for start in range(0, resamples, _batch(width)):
         rows = min(_batch(width), resamples - start)
         seeds = [rng.integers(0, count, size=(rows, count)) for count in seed_counts]
         for pair in pairs:
-            problems = rng.integers(0, pair.first.shape[1], size=(rows, pair.first.shape[1]))
-            for sign, shares, chosen in ((1, pair.first, seeds[0]), (-1, pair.second, seeds[1])):
-                totals[start : start + rows] += sign * _resample(shares, pair.samples, problems, chosen, rng)
+            count = pair.sides[0][1].shape[1]
+            problems = rng.integers(0, count, size=(rows, count))
+            for (sign, shares, samples), chosen in zip(pair.sides, seeds, strict=True):
+                totals[start : start + rows] += sign * _resample(shares, samples, problems, chosen, rng)
     tail = (1 - confidence) / 2
     low, high = np.quantile(totals / len(differences), [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 
-def _seed_count(pairs: Sequence[PairedScores], side: int) -> int:
-    counts = {pair[side].shape[0] for pair in pairs}
+def _seed_count(pairs: Sequence[PairedScores | PairedChange], side: int) -> int:
+    counts = {pair.sides[side][1].shape[0] for pair in pairs}
     if len(counts) != 1:
         raise ValueError(f"students of one teacher need the same training seeds on every benchmark, not {counts}")
     return counts.pop()

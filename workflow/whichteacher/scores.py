@@ -16,6 +16,7 @@ _READ = (
     "student",
     "benchmark",
     "problem_id",
+    "difficulty",
     "finish_reason",
     "answer",
     "output_tokens",
@@ -26,23 +27,27 @@ _READ = (
 
 
 def read_samples(paths: Sequence[str]) -> pd.DataFrame:
-    """All samples, without their texts: control, teacher, seed, benchmark, problem_id, passed, and what summaries need."""
+    """All samples, without their texts: control, teacher, seed, benchmark, problem_id, passed, and what summaries need.
+
+    ``passed``, ``truncated``, ``no_answer`` and ``unknown`` are 1.0 or 0.0.
+    """
     rows = read_frame(paths, SCORED_SAMPLES, _READ)
     rows[["control", "teacher", "seed"]] = rows.pop("student").str.split("/", expand=True)
     return rows.assign(
         passed=(rows["verdict"] == "pass").astype(float),
-        truncated=rows["finish_reason"] == "length",
-        no_answer=rows.pop("answer").isna(),
-        unknown=rows["verdict"] == "unknown",
+        truncated=(rows["finish_reason"] == "length").astype(float),
+        no_answer=rows.pop("answer").isna().astype(float),
+        unknown=(rows["verdict"] == "unknown").astype(float),
     )
 
 
-def shares(samples: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Share of samples that passed, seeds as rows and problems as columns, and the samples behind each share.
+def shares(samples: pd.DataFrame, measure: str = "passed") -> tuple[pd.DataFrame, int]:
+    """Share of samples that passed (or another ``measure`` of :func:`read_samples`), seeds as rows and problems as columns,
+    both in order; and the samples behind each share.
 
     Raises :class:`InputError` where some problem has more samples than another: no pair would be compared fairly.
     """
-    counts = samples.pivot_table(index="seed", columns="problem_id", values="passed", aggfunc="size", fill_value=0)
+    counts = samples.pivot_table(index="seed", columns="problem_id", values=measure, aggfunc="size", fill_value=0)
     if counts.to_numpy().min() != counts.to_numpy().max():
         seed, problem = counts.stack().idxmin()
         first = samples.iloc[0]
@@ -50,7 +55,7 @@ def shares(samples: pd.DataFrame) -> tuple[pd.DataFrame, int]:
             f"student {first['control']}/{first['teacher']}/{seed}, benchmark {first['benchmark']}: problem {problem} has "
             f"{counts.loc[seed, problem]} samples, others {counts.to_numpy().max()}: remove its samples table and evaluate again"
         )
-    table = samples.pivot_table(index="seed", columns="problem_id", values="passed", aggfunc="mean").sort_index()
+    table = samples.pivot_table(index="seed", columns="problem_id", values=measure, aggfunc="mean").sort_index()
     return table, int(counts.iloc[0, 0])
 
 
