@@ -5,6 +5,7 @@ from pathlib import Path
 import build_report
 import check_reference
 import choose_examples
+import compare_controls
 import compare_students
 import compare_teachers
 import draw_category_shares
@@ -27,11 +28,13 @@ import pyarrow.parquet as pq
 import pytest
 import reconcile_ledger
 import score_models
+import split_scores
 import study_tables
 import summarise_costs
 import summarise_datasets
 import summarise_duplicates
 import summarise_perplexities
+import summarise_students
 import summarise_teachers
 import summarise_verdicts
 import write_tables
@@ -165,6 +168,22 @@ def study(tmp_path_factory):
         study_tables.BENCHMARK_LABELS,
         {"resamples": 300, "confidence": 0.95, "seed": 0},
     )
+    scored = sorted(root.glob(f"evaluation/{study_tables.CONTROL}/*/*/*.scored.parquet"))
+    names = ([study_tables.CONTROL], list(study_tables.TEACHERS), list(study_tables.BENCHMARK_LABELS))
+    drawing = {"resamples": 300, "confidence": 0.95, "seed": 0}
+    tables = ("score_by_cap", "adaptivity", "variance_components")
+    summarise_students.main(scored, {name: statistics / f"{name}.csv" for name in tables}, *names, 512, drawing)
+    split = [statistics / f"{name}.csv" for name in ("scores_by_contamination", "uncontaminated_comparison")]
+    split_scores.main(scored, root / "corpus/contamination.parquet", [], *split, *names, drawing)
+    compare_controls.main(
+        scored,
+        statistics / "student_comparison.csv",
+        statistics / "gap_by_control.csv",
+        statistics / "conclusions.md",
+        {study_tables.CONTROL: "parallel"},
+        list(study_tables.BENCHMARK_LABELS),
+        drawing,
+    )
     score_models.main(
         sorted(root.glob("evaluation/models/*/*/*.scored.parquet")),
         statistics / "model_scores.csv",
@@ -230,7 +249,9 @@ def _report(study, page, training=True, contamination=None):
         "scores",
         "student_comparison",
         "model_scores",
+        *("gap_by_control", "score_by_cap", "adaptivity", "variance_components", "scores_by_contamination"),
     )
+    inputs["conclusions"] = study / "statistics/conclusions.md"
     inputs |= {name: study / f"statistics/{name}.csv" for name in names}
     inputs |= {f"audit_{name}": study / f"statistics/{name}.csv" for name in AUDITS}
     inputs |= {name: study / f"tables/{name}.csv" for name in ("table1", "table2")}

@@ -27,6 +27,14 @@ AUDITS = [
     "thresholds",
     "score_quantiles",
 ]
+STUDENT_TABLES = [
+    "gap_by_control",
+    "score_by_cap",
+    "adaptivity",
+    "variance_components",
+    "scores_by_contamination",
+    "uncontaminated_comparison",
+]
 STATISTICS = [
     *(
         []
@@ -44,7 +52,7 @@ STATISTICS = [
     ),
     "ledger",
     *AUDITS,
-    *(["scores", "student_comparison"] if STUDY.training else []),
+    *(["scores", "student_comparison", "failure_comparison", *STUDENT_TABLES] if STUDY.training else []),
     *(["model_scores"] if EVALUATED else []),
 ]
 
@@ -356,6 +364,8 @@ if STUDY.training:
 rule build_report:
     input:
         **{f"audit_{name}": f"<results>/statistics/{name}.csv" for name in AUDITS},
+        **{name: f"<results>/statistics/{name}.csv" if STUDY.training else [] for name in STUDENT_TABLES},
+        conclusions="<results>/statistics/conclusions.md" if STUDY.training else [],
         template=from_here(WORKFLOW / "report" / "report.html.j2"),
         css=from_here(WORKFLOW / "report" / "report.css"),
         found=collect("<results>/statistics/audit/{table}.csv", table=AUDIT_TABLES) if STUDY.audit else [],

@@ -259,6 +259,108 @@ def student_scores(scores: pd.DataFrame, teachers: Mapping[str, str], benchmarks
     return table(caption, (*heads, "No answer", "LightEval"), rows, text=(0, 1, 2, 3))
 
 
+def _bounded(row: Mapping[str, Any], value: str, low: str, high: str, decimals: int = 1) -> str:
+    """Another number of a row with its bounds, as :func:`interval` has them."""
+    return interval({"difference": row[value], "low": row[low], "high": row[high]}, decimals)
+
+
+def gaps(rows: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
+    """Whether the gap between two teachers' students closes under each control."""
+    shown = [
+        (
+            pair(row, teachers),
+            benchmarks.get(row["benchmark"], "All together"),
+            row["control"],
+            interval(row, 1),
+            _bounded(row, "change", "change_low", "change_high"),
+            percent(row["remaining"]),
+            row["verdict"],
+        )
+        for row in rows.to_dict("records")
+    ]
+    heads = ("Students of", "Benchmark", "Under", "Difference", "Change", "Remains", "Verdict")
+    caption = (
+        "Does the gap close where length, format or another property is held equal? Points of pass@1 with intervals; a gap "
+        "closes only where the change itself is shown."
+    )
+    return table(caption, heads, shown, text=(0, 1, 2, 6))
+
+
+def scores_by_cap(rows: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
+    """Pass@1 if longer responses counted as wrong: a column per cap."""
+    caps = rows[["cap_share", "cap_tokens"]].drop_duplicates().sort_values("cap_share").to_dict("records")
+    wide = rows.pivot(index=["control", "teacher", "benchmark"], columns="cap_share", values="pass_at_1")
+    wide = wide.reindex(rows[["control", "teacher", "benchmark"]].drop_duplicates().itertuples(index=False, name=None))
+    shown = [
+        (
+            teachers[teacher],
+            control,
+            benchmarks[benchmark],
+            *(number(100 * cells[cap["cap_share"]], 1) for cap in caps),
+        )
+        for (control, teacher, benchmark), cells in wide.iterrows()
+    ]
+    heads = ("Teacher", "Control", "Benchmark", *(f"{cap['cap_tokens']:,} tokens" for cap in caps))
+    return table("Pass@1 if every response longer than the cap counted as wrong.", heads, shown, text=(0, 1, 2))
+
+
+def adaptivity(rows: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
+    """How much longer students answer harder problems."""
+    shown = [
+        (
+            teachers[row["teacher"]],
+            row["control"],
+            benchmarks[row["benchmark"]],
+            row["difficulty"] if isinstance(row["difficulty"], str) else "–",
+            number(row["problems"]),
+            _bounded(row, "slope", "low", "high", 2),
+        )
+        for row in rows.to_dict("records")
+    ]
+    heads = ("Teacher", "Control", "Benchmark", "Difficulty", "Problems", "Slope")
+    caption = (
+        "Slope of log output tokens on difficulty: a level of the benchmark’s own (stated), or from solved by all to solved "
+        "by none of the other teachers’ students (estimated)."
+    )
+    return table(caption, heads, shown, text=(0, 1, 2, 3))
+
+
+def variance(rows: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
+    """What makes the scores uncertain."""
+    parts = ("problem", "seed", "problem_seed", "sampling")
+    shown = [
+        (
+            teachers[row["teacher"]],
+            row["control"],
+            benchmarks[row["benchmark"]],
+            *(number(row[part], 2) for part in (*parts, "standard_error")),
+        )
+        for row in rows.to_dict("records")
+    ]
+    heads = ("Teacher", "Control", "Benchmark", "Problems", "Seeds", "Problems x seeds", "Sampling", "Standard error")
+    caption = (
+        "What makes a score uncertain: parts of its variance in points squared, and the root of their sum in points."
+    )
+    return table(caption, heads, shown, text=(0, 1, 2))
+
+
+def flagged_apart(rows: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
+    """Scores on the problems that the corpus or a response knew, and on the others."""
+    shown = [
+        (
+            teachers[row["teacher"]],
+            row["control"],
+            benchmarks[row["benchmark"]],
+            number(row["problems_flagged"]),
+            *(number(100 * row[f"pass_at_1_{part}"], 1) for part in ("flagged", "unflagged")),
+        )
+        for row in rows.to_dict("records")
+    ]
+    heads = ("Teacher", "Control", "Benchmark", "Flagged problems", "Pass@1 on these", "On the others")
+    caption = "Problems that a query of the corpus fell for, or that a response holds, apart from the others."
+    return table(caption, heads, shown, text=(0, 1, 2))
+
+
 def model_scores(scores: pd.DataFrame, models: Mapping[str, Mapping[str, Any]], benchmarks: Mapping[str, str]) -> Table:
     """The models evaluated beside the students on every benchmark."""
     rows = [
@@ -1182,6 +1284,17 @@ def build_students(
                 benchmarks,
             ),
             paper_table(pd.read_csv(inputs["table2"]), "Table 2. Mean output tokens per sample.", teachers, benchmarks),
+        ],
+        "gaps": gaps(pd.read_csv(inputs["gap_by_control"]), teachers, labels),
+        "conclusions": Path(inputs["conclusions"]).read_text(encoding="utf-8").removeprefix("- ").strip().split("\n- "),
+        "student_details": [
+            build_table(pd.read_csv(inputs[name]), teachers, labels)
+            for name, build_table in (
+                ("score_by_cap", scores_by_cap),
+                ("adaptivity", adaptivity),
+                ("variance_components", variance),
+                ("scores_by_contamination", flagged_apart),
+            )
         ],
         "students": student_scores(pd.read_csv(inputs["scores"], dtype={"seed": str}), teachers, labels),
         "models": (
