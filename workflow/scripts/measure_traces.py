@@ -15,12 +15,40 @@ from whichteacher.rule import Progress
 from whichteacher.schemas import TRACE_MEASURES, TRACES
 from whichteacher.structure import foreign_share, loop_characters
 from whichteacher.tables import read_parts, write_batches
-from whichteacher.traces import NGRAM, find_answer, repeated_share
+from whichteacher.traces import NGRAM, anatomy, find_answer, repeated_share
 
 #: Words counted as self-corrections, whole and in any case.
 SELF_CORRECTIONS = ("wait", "hmm", "check", "recheck", "verify", "again", "actually", "mistake", "correction")
 
+#: Phrases by which a line of thought is left for another, whole and in any case.
+RESTARTS = (
+    *(
+        "alternatively",
+        "from scratch",
+        "start over",
+        "starting over",
+        "start again",
+        "start afresh",
+        "back to the beginning",
+    ),
+    *("another approach", "another method", "another way", "another idea"),
+    *(
+        "different approach",
+        "different method",
+        "different way",
+        "different idea",
+        "alternative approach",
+        "alternative method",
+    ),
+)
+#: A phrase counts up to so many words into its sentence: behind "Hmm, maybe I should try", and not in the middle of a story.
+RESTART_WORDS = 6
+
 _SELF_CORRECTION = re.compile(rf"\b(?:{'|'.join(SELF_CORRECTIONS)})\b", re.IGNORECASE)
+_RESTART = re.compile(
+    rf"(?:^|(?<=[.!?:;]\s))\W{{0,8}}(?:[\w']+\W{{1,3}}){{0,{RESTART_WORDS}}}?(?:{'|'.join(RESTARTS)})\b",
+    re.IGNORECASE | re.MULTILINE,
+)
 _READ = ("query_id", "category", "turns", "reference", "reference_type", "thinking", "answer", "teacher")
 _KEPT = ("attempts", "output_tokens", "perplexity")
 
@@ -30,13 +58,18 @@ def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:
     thinking, answer = trace["thinking"], trace["answer"]
     asked = "\n".join(turn["content"] for turn in trace["turns"] if turn["role"] == "user")
     end = find_answer(thinking, trace["reference"], trace["reference_type"])
+    formula, code = anatomy(thinking)
     return {
         "thinking_characters": len(thinking),
         "thinking_answer_ratio": len(thinking) / max(1, len(answer)),
         "answer_position": None if end is None else end / len(thinking),
         "tail_characters": None if end is None else len(thinking) - end,
+        "tail_share": None if end is None else 1 - end / len(thinking),
         "repeated_share": repeated_share(thinking),
         "self_corrections": len(_SELF_CORRECTION.findall(thinking)),
+        "restarts": len(_RESTART.findall(thinking)),
+        "formula_share": formula,
+        "code_share": code,
         "foreign_share": foreign_share(asked, f"{thinking}\n{answer}"),
         "loop_characters": max(loop_characters(thinking), loop_characters(answer)),
     }
@@ -57,7 +90,7 @@ def measure_batches(paths: Sequence[str]) -> Iterator[pa.Table]:
 
 def main(traces: Sequence[str], output: str) -> None:
     """Measure the tables ``traces`` and write ``output``."""
-    settings = {"self_corrections": SELF_CORRECTIONS, "ngram": NGRAM}
+    settings = {"self_corrections": SELF_CORRECTIONS, "restarts": RESTARTS, "ngram": NGRAM}
     write_batches(output, measure_batches(traces), TRACE_MEASURES, settings)
 
 

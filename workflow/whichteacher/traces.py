@@ -7,6 +7,21 @@ import re
 #: Words per n-gram of the repetition measure.
 NGRAM = 8
 
+#: Longest formula between marks that is looked for, so that marks nobody closed cost no second pass over the text.
+_FORMULA = 4000
+_ENVIRONMENTS = "equation|align|alignat|gather|multline|eqnarray|math|displaymath"
+#: Fences as CommonMark has them: three marks or more begin a line, and an open one holds to the end. Dollars as Pandoc has
+#: them, so that "from $5 to $10" is no formula: no blank inside a single one's marks, no digit behind the closing one.
+_CODE_OR_FORMULA = re.compile(
+    r"(?P<code>^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*(?:\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)|\Z))"
+    rf"|(?<!\\)\$\$.{{1,{_FORMULA}}}?\$\$|\\\[.{{1,{_FORMULA}}}?\\\]|\\\(.{{1,{_FORMULA}}}?\\\)"
+    rf"|\\begin\{{(?P<kind>(?:{_ENVIRONMENTS})\*?)\}}.{{0,{_FORMULA}}}?\\end\{{(?P=kind)\}}"
+    rf"|(?<!\\)\$(?=[^\s$])[^$\n]{{0,{_FORMULA}}}?(?<=[^\s\\])\$(?!\d)"
+    # Without marks: numbers and what stands between them, and operators that prose and Markdown do not use.
+    r"|\d+(?:[.,]\d+)*(?:[ ]?[-*/][ ]?\d+(?:[.,]\d+)*)*|[+=<>^\u00b1\u00d7\u00f7\u00b7\u2212\u2248\u2260\u2264\u2265\u221a\u2211\u220f\u222b\u221e]+",
+    re.DOTALL | re.MULTILINE,
+)
+
 
 def find_answer(thinking: str, reference: str | None, reference_type: str | None) -> int | None:
     """Where the reference first stands in the thinking, as the number of characters up to its end; None if nowhere.
@@ -28,3 +43,22 @@ def repeated_share(text: str) -> float | None:
     if count < 1:
         return None
     return 1 - len(set(zip(*(words[start:] for start in range(NGRAM)), strict=False))) / count
+
+
+def anatomy(text: str) -> tuple[float | None, float | None]:
+    """Shares of the characters of ``text`` that are formulas and that are code; None for an empty text.
+
+    Code is what stands in fenced blocks, fences included. A formula is, outside of them, what stands between LaTeX's marks
+    (``$``, ``$$``, ``\\(``, ``\\[``, environments of display formulas), marks included, and elsewhere every number and operator: one
+    rule for texts with and without LaTeX, where a variable alone is no formula and prose between two numbers none either.
+    """
+    if not text:
+        return None, None
+    formula = code = 0
+    for found in _CODE_OR_FORMULA.finditer(text):
+        size = found.end() - found.start()
+        if found["code"] is None:
+            formula += size
+        else:
+            code += size
+    return formula / len(text), code / len(text)
