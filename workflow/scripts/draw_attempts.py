@@ -34,7 +34,7 @@ def draw(survival: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]], cate
     for place, (category, ax) in enumerate(zip(shown, axes.flat, strict=False)):
         for number, (name, look) in enumerate(teachers.items()):
             rows = survival[(survival["category"] == category) & (survival["teacher"] == name)].sort_values("attempt")
-            _draw_curve(ax, rows, look, (number - (len(teachers) - 1) / 2) * 0.07)
+            _draw_curve(ax, rows, look, 0.09 * (number + 1))
         ax.set_title("All queries" if category == ALL else category.replace("_", " ").capitalize())
         ax.set_ylim(0, 1.03)
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -50,11 +50,11 @@ def draw(survival: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]], cate
 
 
 def _draw_curve(ax: Axes, rows: pd.DataFrame, look: Mapping[str, str], shift: float) -> None:
-    """One teacher's curve from "none is solved before the first attempt" on; its bounds stand ``shift`` beside the others'."""
+    """One teacher's curve from "none is solved before the first attempt" on; its bounds stand ``shift`` to the right of the step."""
     steps = pd.concat([pd.DataFrame({"attempt": [0], "survival": [1.0]}), rows[["attempt", "survival"]]])
     ax.step(steps["attempt"], steps["survival"], where="post", color=look["colour"], label=look["label"], linewidth=1.6)
-    ax.vlines(rows["attempt"] + shift, rows["low"], rows["high"], color=look["colour"], linewidth=1.2, alpha=0.8)
-    ax.plot(rows["attempt"] + shift, rows["survival"], "o", color=look["colour"], markersize=3.5)
+    ax.vlines(rows["attempt"] + shift, rows["low"], rows["high"], color=look["colour"], linewidth=1.2, clip_on=False)
+    ax.plot(rows["attempt"] + shift, rows["survival"], "o", color=look["colour"], markersize=3.5, clip_on=False)
 
 
 def main(

@@ -45,12 +45,31 @@ RESTARTS = (
 RESTART_WORDS = 6
 
 _SELF_CORRECTION = re.compile(rf"\b(?:{'|'.join(SELF_CORRECTIONS)})\b", re.IGNORECASE)
-_RESTART = re.compile(
-    rf"(?:^|(?<=[.!?:;]\s))\W{{0,8}}(?:[\w']+\W{{1,3}}){{0,{RESTART_WORDS}}}?(?:{'|'.join(RESTARTS)})\b",
-    re.IGNORECASE | re.MULTILINE,
+#: What stands before a phrase that counts, from the beginning of its sentence or line on, and how far back that is looked for.
+_SENTENCE = re.compile(
+    rf"(?:^|(?<=[.!?:;]\s))[^\w\n]{{0,8}}(?:[\w']+[^\w.!?:;\n]{{1,3}}){{0,{RESTART_WORDS}}}\Z", re.MULTILINE
 )
+_BEFORE = 120
 _READ = ("query_id", "category", "turns", "reference", "reference_type", "thinking", "answer", "teacher")
 _KEPT = ("attempts", "output_tokens", "perplexity")
+
+
+def restarts(text: str) -> int:
+    """Sentences of ``text`` that begin with a phrase of :data:`RESTARTS`: lines of thought left for another, told by words alone.
+
+    An English measure, as self-corrections are: compare teachers that write the same language.
+    """
+    lower = text.lower()
+    begun = set()
+    for phrase in RESTARTS:
+        place = lower.find(phrase)
+        while place >= 0:
+            end = place + len(phrase)
+            before = _SENTENCE.search(lower, max(0, place - _BEFORE), place)
+            if before and not lower[end : end + 1].isalnum():
+                begun.add(before.start())
+            place = lower.find(phrase, end)
+    return len(begun)
 
 
 def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +86,7 @@ def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:
         "tail_share": None if end is None else 1 - end / len(thinking),
         "repeated_share": repeated_share(thinking),
         "self_corrections": len(_SELF_CORRECTION.findall(thinking)),
-        "restarts": len(_RESTART.findall(thinking)),
+        "restarts": restarts(thinking),
         "formula_share": formula,
         "code_share": code,
         "foreign_share": foreign_share(asked, f"{thinking}\n{answer}"),
