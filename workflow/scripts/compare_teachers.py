@@ -22,7 +22,7 @@ import pandas as pd
 from whichteacher.outcomes import ALL, DIFFICULTIES, by_teacher, difficulty_thirds, query_outcomes, query_prices
 from whichteacher.perplexity import files_by_scorer
 from whichteacher.ratios import Sums, compare_ratios
-from whichteacher.resampling import bootstrap_mean, generator, holm, sign_flip_p
+from whichteacher.resampling import bootstrap_means, generator, holm, sign_flip_ps
 from whichteacher.rule import Progress
 from whichteacher.schemas import PERPLEXITIES, TRACE_MEASURES
 from whichteacher.survival import common_horizon, last_attempts, pseudo_values
@@ -54,7 +54,7 @@ OF_TRACE = (
 #: Measure -> column of :func:`measured` whose sum is divided by the number of verified traces.
 PER_VERIFIED = {"tokens_per_verified": "spent_tokens", "price_per_verified": "price"}
 #: Columns of :func:`measured` that are compared as parts of other measures alone.
-_PARTS = ("category", "price")
+_PARTS = ["category", "price"]
 COLUMNS = (
     *("teacher_a", "teacher_b", "category", "difficulty", "measure", "queries", "mean_a", "mean_b"),
     *("difference", "low", "high", "p"),
@@ -77,22 +77,28 @@ def measured(
     return frame.join(traces).assign(category=outcomes["category"], price=np.nan if prices is None else prices)
 
 
-def compare_values(
-    a: np.ndarray, b: np.ndarray, resamples: int, confidence: float, rng: np.random.Generator
-) -> dict[str, Any]:
-    """The paired difference of the means of one measure; ``a`` and ``b`` are values of the same queries, NaN where there is none."""
-    both = ~(np.isnan(a) | np.isnan(b))
-    a, b = a[both], b[both]
-    value, low, high = bootstrap_mean(a - b, resamples, confidence, rng)
-    return {
-        "queries": len(a),
-        "mean_a": a.mean() if len(a) else np.nan,
-        "mean_b": b.mean() if len(b) else np.nan,
-        "difference": value,
-        "low": low,
-        "high": high,
-        "p": sign_flip_p(a - b, resamples, rng),
-    }
+def compare_means(
+    a: pd.DataFrame, b: pd.DataFrame, resamples: int, confidence: float, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """A row per measure, with the paired difference of its means; ``a`` and ``b`` have measures as columns and the same queries as
+    rows, NaN where there is no value."""
+    first, second = a.to_numpy(), b.to_numpy()
+    differences = first - second
+    both = ~np.isnan(differences)
+    intervals = bootstrap_means(differences, resamples, confidence, rng)
+    ps = sign_flip_ps(differences, resamples, rng)
+    for place, (measure, (value, low, high), p) in enumerate(zip(a.columns, intervals, ps, strict=True)):
+        if both[:, place].any():
+            yield {
+                "measure": measure,
+                "queries": int(both[:, place].sum()),
+                "mean_a": first[both[:, place], place].mean(),
+                "mean_b": second[both[:, place], place].mean(),
+                "difference": value,
+                "low": low,
+                "high": high,
+                "p": p,
+            }
 
 
 def compare_costs(a: Sums, b: Sums, resamples: int, confidence: float, rng: np.random.Generator) -> dict[str, Any]:
@@ -111,28 +117,19 @@ def compare_costs(a: Sums, b: Sums, resamples: int, confidence: float, rng: np.r
 
 
 def compare_cell(
-    a: Mapping[str, np.ndarray],
-    b: Mapping[str, np.ndarray],
-    names: Sequence[str],
-    settings: tuple[int, float],
-    seed: int,
+    a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str], resamples: int, confidence: float, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one pair, category and difficulty (``names``): ``a`` and ``b`` are columns of :func:`measured` for the same queries,
-    ``settings`` resamples and confidence."""
-    for measure in a:
-        if measure not in _PARTS:
-            rng = generator(seed, *names, measure)
-            yield {"measure": measure, **compare_values(a[measure], b[measure], *settings, rng)}
-    ends = [
-        last_attempts(pd.DataFrame({name: side[name] for name in ("attempts", "attempts_to_pass")})) for side in (a, b)
-    ]
+    """The rows of one pair, category and difficulty (``names``); ``a`` and ``b`` are rows of :func:`measured` for the same queries."""
+    ends = [last_attempts(side) for side in (a, b)]
     horizon = common_horizon(ends)
-    restricted = [pseudo_values(*end, horizon) for end in ends]
-    rng = generator(seed, *names, "restricted_attempts")
-    yield {"measure": "restricted_attempts", **compare_values(*restricted, *settings, rng)}
+    means = [
+        side.drop(columns=_PARTS).assign(restricted_attempts=pseudo_values(*end, horizon))
+        for side, end in zip((a, b), ends, strict=True)
+    ]
+    yield from compare_means(*means, resamples, confidence, generator(seed, *names))
     for measure, column in PER_VERIFIED.items():
-        spent = [Sums(side[column], side["acceptance"]) for side in (a, b)]
-        yield {"measure": measure, **compare_costs(*spent, *settings, generator(seed, *names, measure))}
+        sums = [Sums(side[column].to_numpy(), side["acceptance"].to_numpy()) for side in (a, b)]
+        yield {"measure": measure, **compare_costs(*sums, resamples, confidence, generator(seed, *names, measure))}
 
 
 def compare_teachers(
@@ -157,14 +154,9 @@ def compare_teachers(
                     chosen &= (a["category"] == category).to_numpy()
                 if third != ALL:
                     chosen &= (thirds == third).to_numpy()
-                place = np.flatnonzero(chosen)
-                if len(place):
-                    sides = [
-                        {name: frame[name].to_numpy()[place] for name in frame.columns.drop("category")}
-                        for frame in (a, b)
-                    ]
+                if chosen.any():
                     about = {"teacher_a": first, "teacher_b": second, "category": category, "difficulty": third}
-                    found = compare_cell(*sides, list(about.values()), (resamples, confidence), seed)
+                    found = compare_cell(a[chosen], b[chosen], list(about.values()), resamples, confidence, seed)
                     rows += [about | row for row in found if row["queries"]]
                 progress.advance()
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *RATIO_COLUMNS])

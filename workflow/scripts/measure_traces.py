@@ -50,7 +50,7 @@ _SENTENCE = re.compile(
     rf"(?:^|(?<=[.!?:;]\s))[^\w\n]{{0,8}}(?:[\w']+[^\w.!?:;\n]{{1,3}}){{0,{RESTART_WORDS}}}\Z", re.MULTILINE
 )
 _BEFORE = 120
-_READ = ("query_id", "category", "turns", "reference", "reference_type", "thinking", "answer", "teacher")
+READ = ("query_id", "category", "turns", "reference", "reference_type", "thinking", "answer", "teacher")
 _KEPT = ("attempts", "output_tokens", "perplexity")
 
 
@@ -98,7 +98,7 @@ def measure_batches(paths: Sequence[str]) -> Iterator[pa.Table]:
     """The measures of tables of traces, a batch of rows at a time."""
     count = sum(pq.read_metadata(path).num_rows for path in paths)
     with Progress("measure_traces", count, "traces") as progress:
-        for batch in read_parts(paths, TRACES, [*_READ, *_KEPT]):
+        for batch in read_parts(paths, TRACES, [*READ, *_KEPT]):
             rows = [
                 {name: row[name] for name in ("teacher", "query_id", "category", *_KEPT)} | measure_trace(row)
                 for row in batch.to_pylist()

@@ -14,7 +14,7 @@ from whichteacher.tables import read_frame
 ALL = "all"
 #: The thirds of :func:`difficulty_thirds`.
 DIFFICULTIES = ("easy", "medium", "hard")
-_READ = (
+READ = (
     *("query_id", "attempt", "verdict", "finish_reason", "prompt_tokens", "output_tokens", "seconds", "devices"),
     "accepted",
 )
@@ -45,7 +45,7 @@ def query_outcomes(collected: Sequence[str], queries: Sequence[str]) -> pd.DataF
 
 def _shard_outcomes(collected: str, queries: str) -> pd.DataFrame:
     """:func:`query_outcomes` of one shard, in no order."""
-    rows = read_frame(collected, COLLECTED, list(_READ))
+    rows = read_frame(collected, COLLECTED, list(READ))
     rows["first_pass"] = (rows["attempt"] == 0) & (rows["verdict"] == "pass")
     rows["truncated"] = rows["finish_reason"] == "length"
     rows["unknown"] = rows["verdict"] == "unknown"
