@@ -51,8 +51,9 @@ def draw(survival: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]], cate
 
 def _draw_curve(ax: Axes, rows: pd.DataFrame, look: Mapping[str, str], shift: float) -> None:
     """One teacher's curve from "none is solved before the first attempt" on; its bounds stand ``shift`` to the right of the step."""
-    steps = pd.concat([pd.DataFrame({"attempt": [0], "survival": [1.0]}), rows[["attempt", "survival"]]])
-    ax.step(steps["attempt"], steps["survival"], where="post", color=look["colour"], label=look["label"], linewidth=1.6)
+    places, heights = [0, *rows["attempt"]], [1.0, *rows["survival"]]
+    places, heights = [*places, places[-1] + 0.4], [*heights, heights[-1]]  # the last step is one, too
+    ax.step(places, heights, where="post", color=look["colour"], label=look["label"], linewidth=1.6)
     ax.vlines(rows["attempt"] + shift, rows["low"], rows["high"], color=look["colour"], linewidth=1.2, clip_on=False)
     ax.plot(rows["attempt"] + shift, rows["survival"], "o", color=look["colour"], markersize=3.5, clip_on=False)
 
