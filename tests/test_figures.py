@@ -142,7 +142,7 @@ def study(tmp_path_factory):
             equal[kind][teacher] = path
     summarise_duplicates.main(*equal.values(), statistics / "duplicates.csv")
     prices = {name: {"price_per_million_tokens": None, "price_per_device_hour": 2.0} for name in study_tables.TEACHERS}
-    summarise_costs.main(collected, queries, statistics / "costs.csv", CATEGORIES, prices)
+    summarise_costs.main(collected, queries, statistics / "costs.csv", CATEGORIES, prices, 200, 0.95, 0)
     summarise_verdicts.main(
         collected,
         queries,
@@ -156,7 +156,7 @@ def study(tmp_path_factory):
     compared = statistics / "teacher_comparison.csv"
     scored = [str(path) for path in root.glob("curation/*/*/*.perplexities.parquet")]
     others = files_by_scorer(scored, list(measures), ["other"])
-    compare_teachers.main(collected, queries, measures, others, compared, CATEGORIES, 200, 0.95, 0)
+    compare_teachers.main(collected, queries, measures, others, compared, CATEGORIES, prices, 200, 0.95, 0)
     summarise_perplexities.main(others, [], statistics / "perplexities.csv", {"other": "org/other"})
     compare_students.main(
         sorted(root.glob(f"evaluation/{study_tables.CONTROL}/*/*/*.scored.parquet")),

@@ -21,7 +21,7 @@ from statsmodels.stats.multitest import multipletests
 from whichteacher import conclusions, scores, students
 from whichteacher.config import CATEGORIES
 from whichteacher.ledger import LedgerError
-from whichteacher.outcomes import query_outcomes
+from whichteacher.outcomes import difficulty_thirds, query_outcomes
 from whichteacher.resampling import (
     Interval,
     PairedScores,
@@ -251,7 +251,7 @@ def made_costs(tmp_path, attempts, **price) -> pd.DataFrame:
         )
     prices = {"price_per_million_tokens": None, "price_per_device_hour": None} | price
     queries = [tmp_path / f"queries{shard}.parquet" for shard in range(2)]
-    summarise_costs.main({"t": files}, queries, tmp_path / "costs.csv", CATEGORIES, {"t": prices})
+    summarise_costs.main({"t": files}, queries, tmp_path / "costs.csv", CATEGORIES, {"t": prices}, 200, 0.95, 0)
     return pd.read_csv(tmp_path / "costs.csv").set_index("category")
 
 
@@ -288,14 +288,16 @@ def test_hours_of_devices_have_a_price_and_unknown_devices_have_no_hours(tmp_pat
 
 def test_teacher_comparison_is_paired(outcomes, measures):
     frames = {teacher: compare_teachers.measured(outcomes[teacher], measures[teacher]) for teacher in outcomes}
-    found = compare_teachers.compare_teachers(frames, CATEGORIES, 500, 0.95, 0)
-    row = found.set_index(["teacher_a", "teacher_b", "category", "measure"]).loc["steps", "leaps", "all", "length"]
+    thirds = difficulty_thirds(outcomes)
+    found = compare_teachers.compare_teachers(frames, thirds, CATEGORIES, 500, 0.95, 0)
+    cells = found.set_index(["teacher_a", "teacher_b", "category", "difficulty", "measure"])
+    row = cells.loc["steps", "leaps", "all", "all", "length"]
     differences = (frames["steps"]["length"] - frames["leaps"]["length"]).dropna()
     assert row["queries"] == len(differences)
     assert row["difference"] == pytest.approx(differences.mean())
     assert row["low"] < row["difference"] < row["high"]
     assert (found["p_holm"] >= found["p"]).all()
-    again = compare_teachers.compare_teachers(frames, ("math",), 500, 0.95, 0)
+    again = compare_teachers.compare_teachers(frames, thirds, ("math",), 500, 0.95, 0)
     kept = found[found["category"].isin(["all", "math"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept.drop(columns="p_holm"), again.drop(columns="p_holm"))
 

@@ -200,6 +200,29 @@ rule draw_verdicts:
         "../scripts/draw_verdicts.py"
 
 
+rule draw_attempts:
+    input:
+        survival="<results>/statistics/attempts_survival.csv",
+        code=code("draw_attempts"),
+    output:
+        svg="<results>/figures/attempts.svg",
+        png="<results>/figures/attempts.png",
+        csv="<results>/figures/attempts.csv",
+    log:
+        "<logs>/draw_attempts.log",
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        teachers=lambda wildcards: LOOKS,
+        categories=CATEGORIES,
+    script:
+        "../scripts/draw_attempts.py"
+
+
 rule draw_thresholds:
     input:
         sweep="<results>/statistics/thresholds.csv",

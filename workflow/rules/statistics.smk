@@ -111,8 +111,32 @@ rule summarise_costs:
         runtime=60,
     params:
         prices=PRICES,
+        statistics=settings(STUDY.statistics),
     script:
         "../scripts/summarise_costs.py"
+
+
+rule summarise_attempts:
+    input:
+        collected=rules.summarise_teachers.input.collected,
+        queries=rules.summarise_teachers.input.queries,
+        code=code("summarise_attempts"),
+    output:
+        survival="<results>/statistics/attempts_survival.csv",
+        summary="<results>/statistics/attempts_summary.csv",
+    log:
+        "<logs>/summarise_attempts.log",
+    conda:
+        "../../envs/statistics.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        teachers=TEACHERS,
+        statistics=settings(STUDY.statistics),
+    script:
+        "../scripts/summarise_attempts.py"
 
 
 rule summarise_verdicts:
@@ -174,6 +198,7 @@ rule compare_teachers:
     params:
         teachers=TEACHERS,
         scorers=list(SCORERS)[1:],
+        prices=PRICES,
         statistics=settings(STUDY.statistics),
     script:
         "../scripts/compare_teachers.py"

@@ -6,7 +6,9 @@ category. Columns:
 attempts, verified (accepted attempts); prompt_tokens, output_tokens and seconds of all attempts, the failed ones included;
 unaccepted_tokens (share of the output tokens that went into attempts nobody accepted); device_hours (seconds times the GPUs
 that worked, in hours; empty where that is not known: endpoints, published traces); price (in the unit of the
-configuration's price, empty without one); and tokens, seconds, device hours and price per verified trace.
+configuration's price, empty without one); tokens, seconds, device hours and price per verified trace; and the bounds of
+tokens and price per verified trace, tokens_low, tokens_high, price_low and price_high, from a bootstrap over queries
+(:func:`whichteacher.ratios.bootstrap_ratio`).
 
 ``seconds`` is the engine's time from its first request to its last, shared out by output tokens: neither starting the
 engine nor an engine killed before it could store anything is in it.
@@ -18,48 +20,39 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from whichteacher.outcomes import ALL, by_teacher
-from whichteacher.schemas import COLLECTED, QUERIES
-from whichteacher.tables import read_frame, write_text
-
-_SUMS = ("attempts", "verified", "prompt_tokens", "output_tokens", "accepted_tokens", "seconds", "device_hours")
-
-
-def spent(attempts: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:
-    """What the attempts of one shard took, summed by category (index); device_hours is NaN where that of any is not known.
-
-    ``attempts`` holds query_id, accepted, prompt_tokens, output_tokens, seconds and devices, ``queries`` query_id and category.
-    """
-    rows = attempts.merge(queries, on="query_id", how="left", validate="many_to_one")
-    rows["attempts"] = 1
-    rows["verified"] = rows["accepted"].astype(int)
-    rows["accepted_tokens"] = rows["output_tokens"].where(rows["accepted"], 0)
-    rows["device_hours"] = rows["seconds"] * rows["devices"] / 3600
-    return rows.groupby("category")[list(_SUMS)].agg(lambda column: column.sum(skipna=False))
+from whichteacher.outcomes import ALL, by_teacher, query_outcomes, query_prices
+from whichteacher.ratios import Sums, bootstrap_ratio
+from whichteacher.resampling import generator
+from whichteacher.tables import write_text
 
 
-def cost_row(sums: Mapping[str, float], price: Mapping[str, float | None]) -> dict[str, Any]:
-    """The columns of one teacher and category from its :func:`spent` sums; ``price`` holds the configuration's two prices."""
-    paid = np.nan
-    if price["price_per_million_tokens"] is not None:
-        paid = sums["output_tokens"] / 1e6 * price["price_per_million_tokens"]
-    elif price["price_per_device_hour"] is not None:
-        paid = sums["device_hours"] * price["price_per_device_hour"]
-    per_trace = 1 / sums["verified"] if sums["verified"] else np.nan
-    tokens = sums["output_tokens"]
+def cost_row(
+    outcomes: pd.DataFrame, prices: pd.Series, resamples: int, confidence: float, seed: int, *names: str
+) -> dict[str, Any]:
+    """The columns of one teacher and category, from :func:`whichteacher.outcomes.query_outcomes` and what each query cost."""
+    verified, tokens = int(outcomes["solved"].sum()), int(outcomes["output_tokens"].sum())
+    hours, paid = (column.sum(skipna=False) for column in (outcomes["device_hours"], prices))
+    seconds = outcomes["seconds"].sum()
+    per_trace = 1 / verified if verified else np.nan
+    bounds = {}
+    for name, spent in (("tokens", outcomes["output_tokens"]), ("price", prices)):
+        sums = Sums(spent.to_numpy(dtype=float), outcomes["solved"].to_numpy(dtype=float))
+        found = bootstrap_ratio(sums, resamples, confidence, generator(seed, *names, name))
+        bounds |= {f"{name}_low": found.low, f"{name}_high": found.high}
     return {
-        "attempts": int(sums["attempts"]),
-        "verified": int(sums["verified"]),
-        "prompt_tokens": int(sums["prompt_tokens"]),
-        "output_tokens": int(tokens),
-        "unaccepted_tokens": 1 - sums["accepted_tokens"] / tokens if tokens else np.nan,
-        "seconds": sums["seconds"],
-        "device_hours": sums["device_hours"],
+        "attempts": int(outcomes["attempts"].sum()),
+        "verified": verified,
+        "prompt_tokens": int(outcomes["prompt_tokens"].sum()),
+        "output_tokens": tokens,
+        "unaccepted_tokens": 1 - outcomes["accepted_tokens"].sum() / tokens if tokens else np.nan,
+        "seconds": seconds,
+        "device_hours": hours,
         "price": paid,
         "tokens_per_verified": tokens * per_trace,
-        "seconds_per_verified": sums["seconds"] * per_trace,
-        "device_hours_per_verified": sums["device_hours"] * per_trace,
+        "seconds_per_verified": seconds * per_trace,
+        "device_hours_per_verified": hours * per_trace,
         "price_per_verified": paid * per_trace,
+        **bounds,
     }
 
 
@@ -69,19 +62,20 @@ def main(
     output: str,
     categories: Sequence[str],
     prices: Mapping[str, Mapping[str, float | None]],
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> None:
     """Add up the attempts of ``collected`` (files per teacher, in the order of ``queries``) and write ``output``."""
-    columns = ["query_id", "accepted", "prompt_tokens", "output_tokens", "seconds", "devices"]
     rows = []
     for teacher, files in collected.items():
-        shards = [
-            spent(read_frame(file, COLLECTED, columns), read_frame(shard, QUERIES, ["query_id", "category"]))
-            for file, shard in zip(files, queries, strict=True)
-        ]
-        sums = pd.concat(shards).groupby(level=0).agg(lambda column: column.sum(skipna=False))
-        for category in (ALL, *(category for category in categories if category in sums.index)):
-            chosen = sums.sum(skipna=False) if category == ALL else sums.loc[category]
-            rows.append({"teacher": teacher, "category": category, **cost_row(chosen, prices[teacher])})
+        outcomes = query_outcomes(files, queries)
+        paid = query_prices(outcomes, prices[teacher])
+        for category in (ALL, *categories):
+            chosen = np.ones(len(outcomes), dtype=bool) if category == ALL else outcomes["category"] == category
+            if chosen.any():
+                found = cost_row(outcomes[chosen], paid[chosen], resamples, confidence, seed, teacher, category)
+                rows.append({"teacher": teacher, "category": category, **found})
     write_text(output, pd.DataFrame(rows).to_csv(index=False))
 
 
@@ -96,4 +90,5 @@ if "snakemake" in globals():
             snakemake.output[0],  # noqa: F821
             CATEGORIES,
             snakemake.params.prices,  # noqa: F821
+            **snakemake.params.statistics,  # noqa: F821
         )
