@@ -8,6 +8,7 @@ import choose_examples
 import compare_controls
 import compare_students
 import compare_teachers
+import draw_attempts
 import draw_category_shares
 import draw_contamination
 import draw_differences
@@ -30,6 +31,7 @@ import reconcile_ledger
 import score_models
 import split_scores
 import study_tables
+import summarise_attempts
 import summarise_costs
 import summarise_datasets
 import summarise_duplicates
@@ -96,6 +98,7 @@ def _draw(study):
         looks,
         0.95,
     )
+    draw_attempts.main(statistics / "attempts_survival.csv", _pictures(study, "attempts"), looks, CATEGORIES)
     draw_verdicts.main(statistics / "verdicts.csv", _pictures(study, "verdicts"), looks, CATEGORIES)
     draw_thresholds.main(
         statistics / "thresholds.csv",
@@ -155,6 +158,15 @@ def study(tmp_path_factory):
     )
     compared = statistics / "teacher_comparison.csv"
     scored = [str(path) for path in root.glob("curation/*/*/*.perplexities.parquet")]
+    summarise_attempts.main(
+        collected,
+        queries,
+        {name: statistics / f"attempts_{name}.csv" for name in ("survival", "summary")},
+        CATEGORIES,
+        200,
+        0.95,
+        0,
+    )
     others = files_by_scorer(scored, list(measures), ["other"])
     compare_teachers.main(collected, queries, measures, others, compared, CATEGORIES, prices, 200, 0.95, 0)
     summarise_perplexities.main(others, [], statistics / "perplexities.csv", {"other": "org/other"})
@@ -249,6 +261,7 @@ def _report(study, page, training=True, contamination=None):
         "scores",
         "student_comparison",
         "model_scores",
+        "attempts_summary",
         *("gap_by_control", "score_by_cap", "adaptivity", "variance_components", "scores_by_contamination"),
     )
     inputs["conclusions"] = study / "statistics/conclusions.md"
@@ -496,7 +509,7 @@ def test_an_audit_has_no_students(study):
     page = _report(study, study / "audit.html", training=False)
     assert "trains no students" in page
     assert 'id="finding"' not in page and "planted rows" not in page
-    assert 'id="teachers"' in page and page.count("<figure") == 8
+    assert 'id="teachers"' in page and page.count("<figure") == 9
 
 
 def test_flagged_pairs_stand_side_by_side_the_doubtful_first(study, tmp_path):

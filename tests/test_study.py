@@ -19,8 +19,8 @@ from study_runs import CONFIG, ROOT, changed, command, planned, snakemake, store
 pytestmark = pytest.mark.study
 
 FIGURES = (
-    *("category_shares", "length_histogram", "lengths", "perplexities", "ledger", "contamination", "verdicts"),
-    *("thresholds", "scores", "training_loss", "differences"),
+    *("category_shares", "length_histogram", "lengths", "perplexities", "attempts", "ledger", "contamination"),
+    *("verdicts", "thresholds", "scores", "training_loss", "differences"),
 )
 
 
@@ -174,7 +174,7 @@ def test_how_a_teacher_is_served_re_runs_the_report_alone(finished, tmp_path):
         raw["teachers"]["steps"]["price_per_device_hour"] = 2.0
 
     jobs = planned(snakemake(finished, "-n", config=changed(tmp_path, price)))
-    assert set(jobs) == {"summarise_costs", "build_report", "all"}
+    assert set(jobs) == {"summarise_costs", "compare_teachers", "build_report", "all"}
 
     def recolour(raw):
         raw["teachers"]["steps"] |= {"label": "Step by step", "colour": "#123456"}

@@ -10,7 +10,7 @@ ROLES = (
 )
 
 # An audit shows traces as they were published, not what curation makes of them.
-TRACE_FIGURES = [] if STUDY.audit else ["category_shares", "length_histogram", "lengths", "perplexities"]
+TRACE_FIGURES = [] if STUDY.audit else ["category_shares", "length_histogram", "lengths", "perplexities", "attempts"]
 CORPUS_FIGURES = ["ledger", "contamination"]
 VERDICT_FIGURES = ["verdicts", "thresholds"]
 STUDENT_FIGURES = ["scores", "training_loss", "differences"] if STUDY.training else []
@@ -44,6 +44,8 @@ STATISTICS = [
             "costs",
             "perplexities",
             "teacher_comparison",
+            "attempts_survival",
+            "attempts_summary",
             "duplicates",
             "datasets/categories",
             "datasets/lengths",
@@ -207,6 +209,7 @@ rule draw_attempts:
     output:
         svg="<results>/figures/attempts.svg",
         png="<results>/figures/attempts.png",
+        pdf="<results>/figures/attempts.pdf",
         csv="<results>/figures/attempts.csv",
     log:
         "<logs>/draw_attempts.log",
@@ -395,6 +398,7 @@ rule build_report:
         teachers=[] if STUDY.audit else "<results>/statistics/teachers.csv",
         costs=[] if STUDY.audit else "<results>/statistics/costs.csv",
         teacher_comparison=[] if STUDY.audit else "<results>/statistics/teacher_comparison.csv",
+        attempts_summary=[] if STUDY.audit else "<results>/statistics/attempts_summary.csv",
         perplexities=[] if STUDY.audit else "<results>/statistics/perplexities.csv",
         ledger="<results>/statistics/ledger.csv",
         duplicates=[] if STUDY.audit else "<results>/statistics/duplicates.csv",

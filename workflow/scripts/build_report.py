@@ -56,6 +56,12 @@ FIGURES = {
         "Drawn as Figure 4. The scorers differ, so only the order of the teachers compares between the panels, not the values.",
         "36rem",
     ),
+    "attempts": (
+        "Attempts to a first pass.",
+        "Share of the queries that no attempt up to each has passed, with its interval (Kaplan and Meier; a query that was "
+        "given up counts as unsolved for as long as that is known).",
+        "42rem",
+    ),
     "training_loss": (
         "Figure 6. Training loss.",
         "Pale: every step, mean over training seeds; strong: moving average. A lower loss says that a teacher’s text is "
@@ -88,11 +94,11 @@ FIGURES = {
     ),
 }
 #: Figures that stand in a section of their own, not among those of the paper.
-_APART = ("differences", "ledger", "contamination", "verdicts", "thresholds")
+_APART = ("differences", "attempts", "ledger", "contamination", "verdicts", "thresholds")
 #: Contested references shown.
 _SHOWN_CONTESTED = 50
 #: Columns that tables leave out where they hold one value.
-CONSTANT = ("Control", "Category", "Expected")
+CONSTANT = ("Control", "Category", "Difficulty", "Expected")
 _PACKAGES = ("pandas", "pyarrow", "scipy", "statsmodels", "matplotlib", "jinja2")
 
 Table = dict[str, Any]
@@ -440,13 +446,20 @@ _MEASURES = {
     "first_pass": "Solved at the first attempt (share)",
     "attempts": "Attempts drawn",
     "spent_tokens": "Tokens spent",
+    "restricted_attempts": "Attempts, given-up ones censored",
+    "tokens_per_verified": "Tokens per verified trace",
+    "price_per_verified": "Price per verified trace",
     "attempts_to_pass": "Attempts to pass",
     "length": "Length of the trace (tokens)",
     "perplexity": "Perplexity",
     "thinking_answer_ratio": "Thinking per answer (characters)",
     "answer_position": "First right answer (share of thinking)",
+    "tail_characters": "Thinking after that (characters)",
     "repeated_share": "Repeated 8-grams (share)",
     "self_corrections": "Words of self-correction",
+    "restarts": "Restarts (sentences)",
+    "formula_share": "Formulas (share of thinking)",
+    "code_share": "Code (share of thinking)",
     "foreign_share": "Letters of other scripts (share)",
     "loop_characters": "Loop at the end (characters)",
 }
@@ -498,6 +511,7 @@ def teacher_comparison(comparison: pd.DataFrame, teachers: Mapping[str, str], ca
             measure_label(row["measure"]),
             pair(row, teachers),
             row["category"].replace("_", " "),
+            row["difficulty"],
             number(row["queries"]),
             number(row["mean_a"], 2),
             number(row["mean_b"], 2),
@@ -507,8 +521,27 @@ def teacher_comparison(comparison: pd.DataFrame, teachers: Mapping[str, str], ca
         )
         for row in ordered.to_dict("records")
     ]
-    heads = ("Measure", "Teachers", "Category", "Queries", "First", "Second", "Difference", "p, Holm")
-    return table(caption, heads, rows, text=(0, 1, 2))
+    heads = ("Measure", "Teachers", "Category", "Difficulty", "Queries", "First", "Second", "Difference", "p, Holm")
+    return table(caption, heads, rows, text=(0, 1, 2, 3))
+
+
+def attempts_summary(summary: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
+    """Attempts per query up to the horizon, given-up queries as censored."""
+    rows = [
+        (
+            teachers[row["teacher"]],
+            row["category"].replace("_", " "),
+            number(row["queries"]),
+            number(row["passed"]),
+            number(row["given_up"]),
+            number(row["horizon"]),
+            _bounded(row, "restricted_mean", "low", "high", 2),
+        )
+        for row in summary.to_dict("records")
+    ]
+    heads = ("Teacher", "Category", "Queries", "Passed", "Given up", "Horizon", "Attempts per query")
+    caption = "Attempts per query if none gets more than the horizon, up to which the curves of all teachers are known."
+    return table(caption, heads, rows, text=(0, 1))
 
 
 #: Measures of equal responses: what is counted, and of what the share is.
@@ -1234,7 +1267,8 @@ def build_teachers(
         pictures["perplexities"]["caption"] += f" This run’s scorer is {scorers[0]} ({model})."
     summary = pd.read_csv(inputs["teachers"])
     comparison = pd.read_csv(inputs["teacher_comparison"])
-    everything = comparison["category"] == ALL
+    everything = (comparison["category"] == ALL) & (comparison["difficulty"] == ALL)
+    by_category = (comparison["category"] != ALL) & (comparison["difficulty"] == ALL)
     alpha = 1 - study["statistics"]["confidence"]
     compared = "Paired differences over queries, with intervals. Bold where the interval excludes zero and p after Holm agrees."
     measured = "Solved queries, lengths (tokens) and perplexity of the verified traces; length by difficulty: rank correlation."
@@ -1243,7 +1277,15 @@ def build_teachers(
         "summary": teacher_summary(summary[summary["category"] == ALL], teachers, measured),
         "summary_by_category": teacher_summary(summary[summary["category"] != ALL], teachers, measured),
         "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
-        "comparison_by_category": teacher_comparison(comparison[~everything], teachers, compared, alpha),
+        "comparison_by_category": teacher_comparison(comparison[by_category], teachers, compared, alpha),
+        "comparison_by_difficulty": teacher_comparison(
+            comparison[comparison["difficulty"] != ALL],
+            teachers,
+            "The same by difficulty: thirds of each category by how many attempts failed over all teachers.",
+            alpha,
+        ),
+        "attempts": pictures["attempts"],
+        "attempts_summary": attempts_summary(pd.read_csv(inputs["attempts_summary"]), teachers),
         "perplexities": perplexity_table(pd.read_csv(inputs["perplexities"]), teachers, _PERPLEXITIES)
         if scorers
         else None,

@@ -1,6 +1,6 @@
 """How many queries stay unsolved after each attempt, by teacher and category (ours).
 
-Reads the curves of summarise_attempts; writes the figure as SVG and PNG and its data as CSV (the curves). A curve falls by what
+Reads the curves of summarise_attempts; writes the figure as SVG, PNG and PDF and its data as CSV (the curves). A curve falls by what
 each attempt solves; a query that was given up counts as unsolved for as long as it is known to be.
 """
 
@@ -64,7 +64,7 @@ def main(
     teachers: Mapping[str, Mapping[str, str]],
     categories: Sequence[str],
 ) -> None:
-    """Draw the figure and write ``outputs`` (svg, png, csv)."""
+    """Draw the figure and write ``outputs`` (svg, png, pdf, csv)."""
     rows = pd.read_csv(survival)
     save(draw(rows, teachers, categories), rows, "attempts", **outputs)
 
