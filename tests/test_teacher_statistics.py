@@ -303,6 +303,16 @@ def test_costs_have_intervals(outcomes):
     assert np.isnan([unknown["price"], unknown["price_low"], unknown["price_high"]]).all()
 
 
+def test_a_teacher_without_attempts_costs_nothing_and_is_compared_with_nobody(outcomes):
+    steps = outcomes["steps"]
+    row = summarise_costs.cost_row(steps.head(0), pd.Series(dtype=float), 100, 0.95, 0, "none", "all")
+    assert row["output_tokens"] == row["verified"] == 0
+    assert np.isnan([row["tokens_per_verified"], row["tokens_low"], row["tokens_high"], row["unaccepted_tokens"]]).all()
+    frames = {"steps": measured(steps, NO_MEASURES), "none": measured(steps.head(0), NO_MEASURES)}
+    thirds = difficulty_thirds({"steps": steps, "none": steps.head(0)})
+    assert compare_teachers(frames, thirds, CATEGORIES, 100, 0.95, 0).empty
+
+
 # --- difficulty ------------------------------------------------------------------------------------------------------
 
 

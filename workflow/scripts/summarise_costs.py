@@ -73,7 +73,7 @@ def main(
         paid = query_prices(outcomes, prices[teacher])
         for category in (ALL, *categories):
             chosen = np.ones(len(outcomes), dtype=bool) if category == ALL else outcomes["category"] == category
-            if chosen.any():
+            if category == ALL or chosen.any():
                 found = cost_row(outcomes[chosen], paid[chosen], resamples, confidence, seed, teacher, category)
                 rows.append({"teacher": teacher, "category": category, **found})
     write_text(output, pd.DataFrame(rows).to_csv(index=False))
