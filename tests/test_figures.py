@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import build_report
@@ -491,6 +493,29 @@ def test_the_report_needs_nothing_from_outside(study):
             assert f'id="{target[1:]}"' in page
         else:
             assert (study / target).exists(), target
+
+
+#: Reads the report in a frame as wide as a phone: its width, and pictures that did not load.
+_PHONE = """<iframe id="page" src="{page}" style="width: 360px; height: 800px; border: 0"></iframe>
+<script>window.onload = () => {{
+  const found = document.getElementById("page").contentDocument;
+  const broken = [...found.images].filter(image => !image.naturalWidth).length;
+  const wide = found.documentElement.scrollWidth - found.documentElement.clientWidth;
+  document.title = `${{wide}} too wide, ${{broken}} of ${{found.images.length}} broken`;
+}}</script>"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
+def test_a_phone_shows_the_report_whole_without_an_error(study, tmp_path):
+    _report(study, study / "report.html")
+    phone = tmp_path / "phone.html"
+    phone.write_text(_PHONE.format(page=(study / "report.html").as_uri()))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--dump-dom", phone.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    title = re.search("<title>(.*)</title>", done.stdout)[1]
+    assert title == f"0 too wide, 0 of {len(FIGURES)} broken"
 
 
 def test_the_report_states_the_finding_and_the_counts(study):

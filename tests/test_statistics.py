@@ -337,6 +337,8 @@ ROW = {
     "benchmark": "x",
     "problems": 30,
     "seeds": 2,
+    "score_a": 40.0,
+    "score_b": 48.0,
     "difference": -8.0,
     "low": -15.0,
     "high": -1.0,
@@ -362,6 +364,14 @@ NAMES = {"a": "A", "b": "B", "x": "X"}
         ),
         ({"high": 1.0, "problems_needed": np.nan}, "2 training seeds)."),
         ({"low": np.nan, "high": np.nan}, "too few problems"),
+        (
+            dict.fromkeys(("score_a", "score_b", "difference", "low", "high"), 0.0),
+            "On X, no sample passed: these problems",
+        ),
+        (
+            {"score_a": 100, "score_b": 100, "difference": 0.0, "low": 0.0, "high": 0.0},
+            "On X, every sample passed: these",
+        ),
     ],
 )
 def test_conclusions(changes, expected):

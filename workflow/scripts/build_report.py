@@ -1327,7 +1327,10 @@ def build_students(
             ),
             paper_table(pd.read_csv(inputs["table2"]), "Table 2. Mean output tokens per sample.", teachers, benchmarks),
         ],
-        "gaps": gaps(pd.read_csv(inputs["gap_by_control"]), teachers, labels),
+        # One control alone has nothing to compare its gap with.
+        "gaps": gaps(pd.read_csv(inputs["gap_by_control"]), teachers, labels)
+        if len(study["curation"]["controls"]) > 1
+        else None,
         "conclusions": Path(inputs["conclusions"]).read_text(encoding="utf-8").removeprefix("- ").strip().split("\n- "),
         "student_details": [
             build_table(pd.read_csv(inputs[name]), teachers, labels)

@@ -56,7 +56,8 @@ def conclude(row: Mapping[str, Any], labels: Mapping[str, str], confidence: floa
     """One sentence on one row of the comparison, by these rules.
 
     A difference is claimed only where the interval excludes zero, and called settled only where Holm's p is also below
-    1 - confidence; a single training seed is named as such; without a claim the sentence says what it would take.
+    1 - confidence; a single training seed is named as such; without a claim the sentence says what it would take. Where all
+    samples of both passed, or none, an interval of no width would say more than is known: it is not told.
     """
     interval = Interval(row["difference"], row["low"], row["high"])
     a, b, where = (labels[row[name]] for name in ("teacher_a", "teacher_b", "benchmark"))
@@ -64,6 +65,9 @@ def conclude(row: Mapping[str, Any], labels: Mapping[str, str], confidence: floa
     ahead, behind = (a, b) if sign > 0 else (b, a)
     if np.isnan(interval.low):
         return f"On {where}, too few problems were scored to compare students of {a} and {b}."
+    if row["score_a"] == row["score_b"] and row["score_a"] in (0, 100):
+        what = "no sample passed" if row["score_a"] == 0 else "every sample passed"
+        return f"On {where}, {what}: these problems tell nothing of students of {a} and {b} apart."
     low, high = sorted((sign * interval.low, sign * interval.high))
     bounds = f"{confidence * 100:g} % interval {low:.1f} to {high:.1f}"
     seeds = (
