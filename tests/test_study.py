@@ -102,6 +102,13 @@ def test_figures_and_report_are_drawn_anew_from_a_copy_of_the_results_alone(resu
     assert words(copy) == words(results)
 
 
+def test_snakemakes_own_report_has_figures_and_tables_with_captions(finished, tmp_path):
+    snakemake(finished, "--report", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    assert "Figure 4. Trace lengths" in page and "Table 2. Output tokens" in page
+    assert "its printed means are those of mathematics" in page  # from the caption
+
+
 def test_datasets_are_parallel_and_every_trace_is_verified(results):
     queries = {}
     for teacher in ("steps", "recheck", "leaps"):

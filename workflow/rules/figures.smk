@@ -65,7 +65,12 @@ rule draw_category_shares:
         published=from_here(PUBLISHED / "fig2_shares.csv"),
         code=code("draw_category_shares"),
     output:
-        svg="<results>/figures/category_shares.svg",
+        svg=report(
+            "<results>/figures/category_shares.svg",
+            caption="../report/captions/category_shares.rst",
+            category="Traces",
+            labels={"figure": "Figure 2. Shares of the categories"},
+        ),
         png="<results>/figures/category_shares.png",
         pdf="<results>/figures/category_shares.pdf",
         csv="<results>/figures/category_shares.csv",
@@ -89,7 +94,12 @@ rule draw_length_histogram:
         published=from_here(PUBLISHED / "fig3_math_lengths.csv"),
         code=code("draw_length_histogram"),
     output:
-        svg="<results>/figures/length_histogram.svg",
+        svg=report(
+            "<results>/figures/length_histogram.svg",
+            caption="../report/captions/length_histogram.rst",
+            category="Traces",
+            labels={"figure": "Figure 3. Lengths of mathematics traces"},
+        ),
         png="<results>/figures/length_histogram.png",
         pdf="<results>/figures/length_histogram.pdf",
         csv="<results>/figures/length_histogram.csv",
@@ -113,7 +123,12 @@ rule draw_lengths:
         published=from_here(PUBLISHED / "fig4_lengths.csv"),
         code=code("draw_lengths"),
     output:
-        svg="<results>/figures/lengths.svg",
+        svg=report(
+            "<results>/figures/lengths.svg",
+            caption="../report/captions/lengths.rst",
+            category="Traces",
+            labels={"figure": "Figure 4. Trace lengths"},
+        ),
         png="<results>/figures/lengths.png",
         pdf="<results>/figures/lengths.pdf",
         csv="<results>/figures/lengths.csv",
@@ -137,7 +152,12 @@ rule draw_perplexities:
         published=from_here(PUBLISHED / "fig5_perplexity.csv"),
         code=code("draw_perplexities"),
     output:
-        svg="<results>/figures/perplexities.svg",
+        svg=report(
+            "<results>/figures/perplexities.svg",
+            caption="../report/captions/perplexities.rst",
+            category="Traces",
+            labels={"figure": "Figure 5. Perplexity of the traces"},
+        ),
         png="<results>/figures/perplexities.png",
         pdf="<results>/figures/perplexities.pdf",
         csv="<results>/figures/perplexities.csv",
@@ -160,7 +180,12 @@ rule draw_ledger:
         ledger="<results>/statistics/ledger.csv",
         code=code("draw_ledger"),
     output:
-        svg="<results>/figures/ledger.svg",
+        svg=report(
+            "<results>/figures/ledger.svg",
+            caption="../report/captions/ledger.rst",
+            category="Corpus",
+            labels={"figure": "From rows to datasets"},
+        ),
         png="<results>/figures/ledger.png",
         pdf="<results>/figures/ledger.pdf",
         csv="<results>/figures/ledger.csv",
@@ -183,7 +208,12 @@ rule draw_verdicts:
         verdicts="<results>/statistics/verdicts.csv",
         code=code("draw_verdicts"),
     output:
-        svg="<results>/figures/verdicts.svg",
+        svg=report(
+            "<results>/figures/verdicts.svg",
+            caption="../report/captions/verdicts.rst",
+            category="Verdicts",
+            labels={"figure": "Verdicts"},
+        ),
         png="<results>/figures/verdicts.png",
         pdf="<results>/figures/verdicts.pdf",
         csv="<results>/figures/verdicts.csv",
@@ -207,7 +237,12 @@ rule draw_attempts:
         survival="<results>/statistics/attempts_survival.csv",
         code=code("draw_attempts"),
     output:
-        svg="<results>/figures/attempts.svg",
+        svg=report(
+            "<results>/figures/attempts.svg",
+            caption="../report/captions/attempts.rst",
+            category="Traces",
+            labels={"figure": "Attempts to a first pass"},
+        ),
         png="<results>/figures/attempts.png",
         pdf="<results>/figures/attempts.pdf",
         csv="<results>/figures/attempts.csv",
@@ -231,7 +266,12 @@ rule draw_thresholds:
         sweep="<results>/statistics/thresholds.csv",
         code=code("draw_thresholds"),
     output:
-        svg="<results>/figures/thresholds.svg",
+        svg=report(
+            "<results>/figures/thresholds.svg",
+            caption="../report/captions/thresholds.rst",
+            category="Verdicts",
+            labels={"figure": "Scores, and what other thresholds would pass"},
+        ),
         png="<results>/figures/thresholds.png",
         pdf="<results>/figures/thresholds.pdf",
         csv="<results>/figures/thresholds.csv",
@@ -256,7 +296,12 @@ rule draw_contamination:
         sweep="<results>/corpus/contamination_sweep.parquet",
         code=code("draw_contamination"),
     output:
-        svg="<results>/figures/contamination.svg",
+        svg=report(
+            "<results>/figures/contamination.svg",
+            caption="../report/captions/contamination.rst",
+            category="Corpus",
+            labels={"figure": "Thresholds of decontamination"},
+        ),
         png="<results>/figures/contamination.png",
         pdf="<results>/figures/contamination.pdf",
         csv="<results>/figures/contamination.csv",
@@ -284,7 +329,12 @@ if STUDY.training:
             table=from_here(PUBLISHED / "table1_scores.csv"),
             code=code("draw_scores"),
         output:
-            svg="<results>/figures/scores.svg",
+            svg=report(
+                "<results>/figures/scores.svg",
+                caption="../report/captions/scores.rst",
+                category="Students",
+                labels={"figure": "Figure 1. Pass@1 per benchmark"},
+            ),
             png="<results>/figures/scores.png",
             pdf="<results>/figures/scores.pdf",
             csv="<results>/figures/scores.csv",
@@ -317,7 +367,12 @@ if STUDY.training:
             published=from_here(PUBLISHED / "fig6_loss.csv"),
             code=code("draw_training_loss"),
         output:
-            svg="<results>/figures/training_loss.svg",
+            svg=report(
+                "<results>/figures/training_loss.svg",
+                caption="../report/captions/training_loss.rst",
+                category="Students",
+                labels={"figure": "Figure 6. Training loss"},
+            ),
             png="<results>/figures/training_loss.png",
             pdf="<results>/figures/training_loss.pdf",
             csv="<results>/figures/training_loss.csv",
@@ -340,7 +395,12 @@ if STUDY.training:
             comparison="<results>/statistics/student_comparison.csv",
             code=code("draw_differences"),
         output:
-            svg="<results>/figures/differences.svg",
+            svg=report(
+                "<results>/figures/differences.svg",
+                caption="../report/captions/differences.rst",
+                category="Students",
+                labels={"figure": "Paired differences between students"},
+            ),
             png="<results>/figures/differences.png",
             pdf="<results>/figures/differences.pdf",
             csv="<results>/figures/differences.csv",
@@ -367,9 +427,19 @@ if STUDY.training:
             table2=from_here(PUBLISHED / "table2_lengths.csv"),
             code=code("write_tables"),
         output:
-            table1_csv="<results>/tables/table1.csv",
+            table1_csv=report(
+                "<results>/tables/table1.csv",
+                caption="../report/captions/tables.rst",
+                category="Students",
+                labels={"figure": "Table 1. Pass@1"},
+            ),
             table1_md="<results>/tables/table1.md",
-            table2_csv="<results>/tables/table2.csv",
+            table2_csv=report(
+                "<results>/tables/table2.csv",
+                caption="../report/captions/tables.rst",
+                category="Students",
+                labels={"figure": "Table 2. Output tokens"},
+            ),
             table2_md="<results>/tables/table2.md",
         log:
             "<logs>/write_tables.log",
@@ -394,6 +464,7 @@ rule build_report:
         conclusions="<results>/statistics/conclusions.md" if STUDY.training else [],
         template=from_here(WORKFLOW / "report" / "report.html.j2"),
         css=from_here(WORKFLOW / "report" / "report.css"),
+        captions=[from_here(WORKFLOW / "report" / "captions" / f"{name}.rst") for name in FIGURES],
         found=collect("<results>/statistics/audit/{table}.csv", table=AUDIT_TABLES) if STUDY.audit else [],
         teachers=[] if STUDY.audit else "<results>/statistics/teachers.csv",
         costs=[] if STUDY.audit else "<results>/statistics/costs.csv",

@@ -20,78 +20,20 @@ from whichteacher.plotting import PAPER, PAPER_LABELS, THIS_RUN
 from whichteacher.tables import versions, write_text
 from whichteacher.traces import shorten
 
-#: Figure -> title, caption, least width on a narrow screen (then it scrolls in its own box).
+#: Figure -> title, least width on a narrow screen (then it scrolls in its own box). Captions: workflow/report/captions.
 FIGURES = {
-    "differences": (
-        "Paired differences between students.",
-        "Each line is the mean difference in pass@1 between the students of two teachers on the same problems, with its "
-        "interval. Filled in the colour of the teacher ahead where the interval excludes zero, hollow grey where it does not.",
-        "30rem",
-    ),
-    "scores": (
-        "Figure 1. Pass@1 per benchmark.",
-        "Coloured: this run’s students, mean over training seeds, the whisker spans the seeds; hatched: other models of this run. Grey: the paper’s bars on the benchmark "
-        "of the same role (dark: its own students). The paper cuts its axis at 64 and 47; here it starts at zero.",
-        "46rem",
-    ),
-    "category_shares": (
-        "Figure 2. Shares of the categories.",
-        "By instances, and by output tokens of each teacher, in the datasets the students are trained on. General chat "
-        "joins multi-turn and general queries, as in the paper.",
-        "42rem",
-    ),
-    "length_histogram": (
-        "Figure 3. Lengths of mathematics traces.",
-        "The paper’s counts are not printed: they were read from the pixels of its figure.",
-        "36rem",
-    ),
-    "lengths": (
-        "Figure 4. Trace lengths.",
-        "Boxes: quartiles, line: median, diamond and number: mean, whiskers: 1.5 interquartile ranges. The paper’s caption "
-        "speaks of the whole data, but its printed means are those of mathematics, so this run is drawn both ways.",
-        "44rem",
-    ),
-    "perplexities": (
-        "Figure 5. Perplexity of the traces.",
-        "Drawn as Figure 4. The scorers differ, so only the order of the teachers compares between the panels, not the values.",
-        "36rem",
-    ),
-    "attempts": (
-        "Attempts to a first pass.",
-        "Share of the queries that no attempt up to each has passed, with its interval (Kaplan and Meier; a query that was "
-        "given up counts as unsolved for as long as that is known).",
-        "42rem",
-    ),
-    "training_loss": (
-        "Figure 6. Training loss.",
-        "Pale: every step, mean over training seeds; strong: moving average. A lower loss says that a teacher’s text is "
-        "easier to predict, not that it teaches more.",
-        "38rem",
-    ),
-    "ledger": (
-        "From rows to datasets.",
-        "Bars: the part of what came into the section, each step below the one before it. Dots: the same rows on a logarithmic "
-        "axis, where one row beside millions is still seen. Shares are of what came into the step.",
-        "46rem",
-    ),
-    "verdicts": (
-        "Verdicts.",
-        "All attempts of each teacher. Undecided: the rules could not tell and no judge was asked, or a limit was reached; "
-        "such an attempt is never accepted.",
-        "42rem",
-    ),
-    "thresholds": (
-        "Scores, and what other thresholds would pass.",
-        "Share of each teacher’s decided attempts with at least that score; dashed: the threshold of the study. Where a line is "
-        "steep, the threshold decides who passes.",
-        "42rem",
-    ),
-    "contamination": (
-        "Thresholds of decontamination.",
-        "Queries that each method would flag and drop by itself, by threshold. A flagged query whose numbers or telling words "
-        "are not the problem’s is another problem, and stays.",
-        "36rem",
-    ),
+    "differences": ("Paired differences between students.", "30rem"),
+    "scores": ("Figure 1. Pass@1 per benchmark.", "46rem"),
+    "category_shares": ("Figure 2. Shares of the categories.", "42rem"),
+    "length_histogram": ("Figure 3. Lengths of mathematics traces.", "36rem"),
+    "lengths": ("Figure 4. Trace lengths.", "44rem"),
+    "perplexities": ("Figure 5. Perplexity of the traces.", "36rem"),
+    "attempts": ("Attempts to a first pass.", "42rem"),
+    "training_loss": ("Figure 6. Training loss.", "38rem"),
+    "ledger": ("From rows to datasets.", "46rem"),
+    "verdicts": ("Verdicts.", "42rem"),
+    "thresholds": ("Scores, and what other thresholds would pass.", "42rem"),
+    "contamination": ("Thresholds of decontamination.", "36rem"),
 }
 #: Figures that stand in a section of their own, not among those of the paper.
 _APART = ("differences", "attempts", "ledger", "contamination", "verdicts", "thresholds")
@@ -1165,9 +1107,10 @@ def planted_faults(planted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-def figure(name: str, svg: str, folder: Path) -> dict[str, str]:
-    """One picture for the template, inside the page."""
-    title, caption, least = FIGURES[name]
+def figure(name: str, svg: str, captions: Path, folder: Path) -> dict[str, str]:
+    """One picture for the template, inside the page; its caption is a file of ``captions``, as Snakemake's own report has it."""
+    title, least = FIGURES[name]
+    caption = " ".join((captions / f"{name}.rst").read_text(encoding="utf-8").split())
     data = base64.b64encode(Path(svg).read_bytes()).decode("ascii")
     stem = Path(os.path.relpath(svg, folder)).with_suffix("").as_posix()
     return {
@@ -1185,8 +1128,9 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
     """Everything the template shows. ``inputs`` are the rule's inputs by name, ``folder`` is where the page will lie."""
     teachers = {name: teacher["label"] for name, teacher in study["teachers"].items()}
     colours = {name: teacher["colour"] for name, teacher in study["teachers"].items()}
+    captions = Path(inputs["template"]).parent / "captions"
     chosen = json.loads(Path(inputs["examples"]).read_text(encoding="utf-8"))
-    pictures = {Path(svg).stem: figure(Path(svg).stem, svg, folder) for svg in inputs["figures"]}
+    pictures = {Path(svg).stem: figure(Path(svg).stem, svg, captions, folder) for svg in inputs["figures"]}
     benchmarks = study["evaluation"]["benchmarks"] if study["evaluation"] else {}
     labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
     page = {
