@@ -63,6 +63,7 @@ ENOUGH = (
     *(
         "statistics/**/*.csv",
         "statistics/examples.json",
+        "statistics/conclusions.md",
         "datasets/*/balance.csv",
         "corpus/contamination_sweep.parquet",
     ),
