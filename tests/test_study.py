@@ -98,7 +98,7 @@ def test_figures_and_report_are_drawn_anew_from_a_copy_of_the_results_alone(resu
 
     def words(folder):
         page = (folder / "report.html").read_text()
-        return re.sub(r'<a href="(export|statistics/trace_measures)/[^<]*</a>', "", page)
+        return re.sub(r'<li><a href="(export|statistics/trace_measures)/[^<]*</a></li>', "", page)
 
     assert words(copy) == words(results)
 
