@@ -120,3 +120,10 @@ def test_a_script_says_what_it_does_and_imports_without_snakemake(script):
 def test_every_rule_is_documented():
     text = "".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
     assert [rule for rule in rules() if f"`{rule}`" not in text] == []
+
+
+def test_no_program_hides_a_module_of_python():
+    """A program's folder comes first on its path: benchmarks/statistics.py would stand in the place of Python's own."""
+    folders = ("benchmarks", "tools", "workflow/scripts")
+    names = {path.stem: path for folder in folders for path in (ROOT / folder).glob("*.py")}
+    assert {name: path for name, path in names.items() if name in sys.stdlib_module_names} == {}

@@ -1,7 +1,7 @@
 """Whether the intervals of the statistics cover what they say, and what summaries of many traces cost.
 
-    .venv/bin/python benchmarks/statistics.py coverage [--studies 400]
-    .venv/bin/python benchmarks/statistics.py summaries [--queries 200000] [--traces 2000]
+    .venv/bin/python benchmarks/comparison.py coverage [--studies 400]
+    .venv/bin/python benchmarks/comparison.py summaries [--queries 200000] [--traces 2000]
 
 ``coverage`` makes studies whose truth is known and counts how many intervals hold it, beside a baseline of the textbook on the same
 data: the t interval, the delta method or Greenwood's margins. Two standard errors of a count stand beside it.
