@@ -180,7 +180,7 @@ def test_a_teacher_that_solves_nothing_and_one_query_are_summarised():
 def test_attempts_are_drawn(outcomes, tmp_path):
     survival, _ = summarise_attempts.summarise_attempts(outcomes, CATEGORIES, 200, 0.95, 0)
     survival.to_csv(tmp_path / "survival.csv", index=False)
-    files = {kind: tmp_path / f"attempts.{kind}" for kind in ("svg", "png", "csv")}
+    files = {kind: tmp_path / f"attempts.{kind}" for kind in ("svg", "png", "pdf", "csv")}
     draw_attempts.main(tmp_path / "survival.csv", files, study_tables.TEACHERS, CATEGORIES)
     assert (image.imread(files["png"])[..., :3] < 0.95).any(axis=2).mean() > 0.01, "almost blank"
     held = files["svg"].read_bytes()
