@@ -122,6 +122,11 @@ FAULTS = [
     ("evaluation.benchmarks.easy_math.category", "task", "category task is for LightEval's tasks: name a `task`"),
     (
         "evaluation.benchmarks.easy_math",
+        {"label": "GSM8K", "task": "gsm8k", "category": "task", "revision": "1" * 40, "split": "train"},
+        "a `task` knows its data: remove split",
+    ),
+    (
+        "evaluation.benchmarks.easy_math",
         {"label": "GSM8K", "task": "gsm8k", "category": "task"},
         "revision None of the data set of LightEval's gsm8k is no commit",
     ),

@@ -492,6 +492,13 @@ def select(path, **more):
     return select_problems(read_rows(settings), "exam", settings)
 
 
+def test_a_benchmark_needs_no_place_in_the_papers_tables(tmp_path):
+    path = write_lines(tmp_path / "exam.jsonl", *PROBLEMS, {"id": "p5", "problem": "What is 1 / 2?", "answer": "0.5"})
+    assert len(select(path, role=None)) == 5
+    with pytest.raises(InputError, match="no integer from 0 to 999"):
+        select(path)
+
+
 def test_benchmark_window_and_count(tmp_path):
     path = write_lines(tmp_path / "exam.jsonl", *PROBLEMS)
     assert [row["difficulty"] for row in select(path)] == [1, 5, None, 2]

@@ -308,6 +308,24 @@ def test_every_figure_is_drawn(study, name):
         assert set(data["origin"]) == {"this run", "paper"}
 
 
+def test_a_benchmark_without_a_place_in_the_papers_tables_stands_beside_none_of_its_values(study):
+    benchmarks = {**study_tables.BENCHMARKS, "easy_math": {**study_tables.BENCHMARKS["easy_math"], "role": None}}
+    scores = pd.read_csv(study / "statistics/scores.csv", dtype={"seed": str})
+    figure, table = (read_published(PUBLISHED / f"{name}.csv") for name in ("fig1_scores", "table1_scores"))
+    bars = draw_scores.prepare(scores, None, figure, table, study_tables.CONTROL, benchmarks)
+    assert set(bars.loc[bars["benchmark"] == "easy_math", "origin"]) == {"this run"}
+    assert list(dict.fromkeys(bars["benchmark"]))[-1] == "easy_math"
+    drawn = draw_scores.draw(bars, benchmarks, study_tables.TEACHERS, {})
+    assert not any("None" in text.get_text() for ax in drawn.axes for text in ax.texts)
+    run = scores[scores["seed"] == "all"][["control", "benchmark", "teacher"]].assign(value=50.0, error=1.0)
+    cells = write_tables.prepare(run, table, [study_tables.CONTROL], benchmarks)
+    text = write_tables.to_markdown(cells, benchmarks, study_tables.LABELS, "T")
+    assert re.search(r"Easy mathematics .* \| - \| - \| - \| - \|$", text, re.MULTILINE)
+    page = build_report.paper_table(cells, "T", study_tables.LABELS, benchmarks)
+    (cells,) = [row["cells"] for row in page["rows"] if row["cells"][0] == "Easy mathematics"]
+    assert cells[-4:] == ["–"] * 4
+
+
 def test_the_papers_figures_are_drawn_from_its_printed_numbers_alone(tmp_path):
     kinds = ("svg", "png", "pdf", "csv")
     outputs = {f"{name}_{kind}": tmp_path / f"{name}.{kind}" for name in draw_published.FIGURES for kind in kinds}

@@ -392,11 +392,11 @@ def test_measures_stay_within_their_bounds(thinking, reference):
     trace = {"thinking": thinking, "answer": "", "reference": reference, "reference_type": "text", "turns": []}
     found = measure_traces.measure_trace(trace)
     assert found["restarts"] >= 0 and found["self_corrections"] >= 0
-    if found["tail_share"] is None:
-        assert found["tail_characters"] is None is found["answer_position"]
+    if found["answer_position"] is None:
+        assert found["tail_characters"] is None
     else:
-        assert 0 <= found["tail_share"] < 1
-        assert found["tail_share"] * len(thinking) == pytest.approx(found["tail_characters"])
+        assert 0 < found["answer_position"] <= 1
+        assert (1 - found["answer_position"]) * len(thinking) == pytest.approx(found["tail_characters"])
 
 
 def test_unclosed_marks_cost_no_second_pass():

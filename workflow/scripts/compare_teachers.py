@@ -37,7 +37,7 @@ OF_QUERY = {
     "attempts_to_pass": "attempts_to_pass",
     "length": "accepted_tokens",
 }
-#: Columns of TRACE_MEASURES compared under their own names. tail_share is not among them: it is 1 - answer_position.
+#: Columns of TRACE_MEASURES compared under their own names.
 OF_TRACE = (
     "perplexity",
     "thinking_answer_ratio",

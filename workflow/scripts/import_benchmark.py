@@ -89,7 +89,7 @@ def select_problems(rows: Iterator[Row], name: str, benchmark: Mapping[str, Any]
     problems: list[dict[str, Any]] = []
     excluded, left_out = set(benchmark.get("exclude") or []), []
     faults: list[tuple[str, Fault]] = []
-    aime = benchmark["category"] == "math" and benchmark["role"].startswith("AIME")
+    aime = benchmark["category"] == "math" and (benchmark["role"] or "").startswith("AIME")
     for row in rows:
         try:
             if row.fault:

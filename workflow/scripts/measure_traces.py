@@ -22,24 +22,10 @@ SELF_CORRECTIONS = ("wait", "hmm", "check", "recheck", "verify", "again", "actua
 
 #: Phrases by which a line of thought is left for another, whole and in any case.
 RESTARTS = (
-    *(
-        "alternatively",
-        "from scratch",
-        "start over",
-        "starting over",
-        "start again",
-        "start afresh",
-        "back to the beginning",
-    ),
-    *("another approach", "another method", "another way", "another idea"),
-    *(
-        "different approach",
-        "different method",
-        "different way",
-        "different idea",
-        "alternative approach",
-        "alternative method",
-    ),
+    *("alternatively", "from scratch", "start over", "starting over", "start again", "start afresh"),
+    *("back to the beginning", "another approach", "another method", "another way", "another idea"),
+    *("different approach", "different method", "different way", "different idea"),
+    *("alternative approach", "alternative method"),
 )
 #: A phrase counts up to so many words into its sentence: behind "Hmm, maybe I should try", and not in the middle of a story.
 RESTART_WORDS = 6
@@ -83,7 +69,6 @@ def measure_trace(trace: dict[str, Any]) -> dict[str, Any]:
         "thinking_answer_ratio": len(thinking) / max(1, len(answer)),
         "answer_position": None if end is None else end / len(thinking),
         "tail_characters": None if end is None else len(thinking) - end,
-        "tail_share": None if end is None else 1 - end / len(thinking),
         "repeated_share": repeated_share(thinking),
         "self_corrections": len(_SELF_CORRECTION.findall(thinking)),
         "restarts": restarts(thinking),

@@ -1013,7 +1013,8 @@ class Benchmark(Block):
 
     def _of_a_task(self) -> Benchmark:
         own = ("hub", "file", "subset", "layout", "columns", "date_column", "date_from", "date_to")
-        if given := [name for name in own if getattr(self, name) is not None]:
+        given = [name for name in own if getattr(self, name) is not None]
+        if given := given + (["split"] if self.split != type(self).model_fields["split"].default else []):
             raise ValueError(f"a `task` knows its data: remove {', '.join(given)}")
         if self.category == "code":
             raise ValueError(

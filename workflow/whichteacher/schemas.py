@@ -335,7 +335,6 @@ TRACE_MEASURES = _schema(
     thinking_answer_ratio=FLOAT,  # characters of thinking per character of answer
     answer_position=(FLOAT, "null"),  # where in the thinking the reference first stands, 0 to 1; None: nowhere
     tail_characters=(INT, "null"),  # thinking after that point
-    tail_share=(FLOAT, "null"),  # the same by all characters of the thinking, 0 to 1: 1 - answer_position
     repeated_share=(FLOAT, "null"),  # share of the thinking's word 8-grams seen before in it; None: too short
     self_corrections=INT,  # words of measure_traces.SELF_CORRECTIONS in the thinking
     restarts=INT,  # sentences of the thinking that begin with a phrase of measure_traces.RESTARTS

@@ -22,6 +22,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from whichteacher.instructions import INSTRUCTIONS, instruction_fault
@@ -52,13 +53,11 @@ def checkers() -> Mapping[str, type]:
 
     Loaded when first asked for: it takes seconds, and most processes never check an instruction.
     """
-    import langdetect
     import nltk
     from if_verifiable.ifeval import INSTRUCTION_DICT
     from if_verifiable.ifeval.instructions_util import count_sentences
 
-    # It samples the text at random otherwise.
-    langdetect.DetectorFactory.seed = 0
+    _langdetect()  # two of the checks ask it themselves
     with tempfile.TemporaryDirectory() as folder:
         _write_sentence_model(Path(folder))
         nltk.data.path.insert(0, folder)
@@ -84,23 +83,27 @@ def _write_sentence_model(folder: Path) -> None:
     save_punkt_params(parameters, str(place))
 
 
-def detect_language(text: str) -> str | None:
-    """The language of ``text`` by langdetect (``en``, ``zh-cn``); None where it finds no letters to tell by."""
+@functools.cache
+def _langdetect() -> ModuleType:
+    """langdetect, told to draw the same each time: it looks at parts of a text, by default at random."""
     import langdetect
 
     langdetect.DetectorFactory.seed = 0
+    return langdetect
+
+
+def detect_language(text: str) -> str | None:
+    """The language of ``text`` by langdetect (``en``, ``zh-cn``); None where it finds no letters to tell by."""
     try:
-        return langdetect.detect(text)
-    except langdetect.LangDetectException:
+        return _langdetect().detect(text)
+    except _langdetect().LangDetectException:
         return None
 
 
 @functools.cache
 def _detectable() -> frozenset[str]:
     """The languages langdetect knows, Chinese also without its script."""
-    from langdetect import PROFILES_DIRECTORY
-
-    return frozenset({path.name for path in Path(PROFILES_DIRECTORY).iterdir()} | {"zh"})
+    return frozenset({path.name for path in Path(_langdetect().PROFILES_DIRECTORY).iterdir()} | {"zh"})
 
 
 def _tells(text: str) -> bool:
