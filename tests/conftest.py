@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import study_tables
 from hypothesis import settings
 
 from whichteacher.chat import CHAT_TEMPLATE, END_OF_TURN, PADDING, START_OF_TURN
+from whichteacher.outcomes import query_outcomes
 
 # Continuous integration tries the same examples every time: what it reports is about the change. Elsewhere new examples
 # are tried in every run, and some are slower on a busy machine.
@@ -89,3 +91,21 @@ def tiny_model(tmp_path_factory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The tables of a made-up study."""
+    return study_tables.write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def outcomes(study):
+    """What became of its queries, by teacher."""
+    queries = [study / f"corpus/shards/{shard}.parquet" for shard in (0, 1)]
+    return {
+        teacher: query_outcomes(
+            [study / f"verification/{teacher}/{shard}/attempts.parquet" for shard in (0, 1)], queries
+        )
+        for teacher in study_tables.TEACHERS
+    }

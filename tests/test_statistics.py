@@ -21,7 +21,7 @@ from statsmodels.stats.multitest import multipletests
 from whichteacher import conclusions, scores, students
 from whichteacher.config import CATEGORIES
 from whichteacher.ledger import LedgerError
-from whichteacher.outcomes import difficulty_thirds, query_outcomes
+from whichteacher.outcomes import difficulty_thirds
 from whichteacher.resampling import (
     Interval,
     PairedScores,
@@ -36,22 +36,6 @@ from whichteacher.rule import InputError
 from whichteacher.schemas import COLLECTED, DROPPED, LEDGER, QUERIES, TRACE_MEASURES, TRACES
 from whichteacher.tables import read_frame, write_table
 from whichteacher.traces import find_answer
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return study_tables.write_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def outcomes(study):
-    queries = [study / f"corpus/shards/{shard}.parquet" for shard in (0, 1)]
-    return {
-        teacher: query_outcomes(
-            [study / f"verification/{teacher}/{shard}/attempts.parquet" for shard in (0, 1)], queries
-        )
-        for teacher in study_tables.TEACHERS
-    }
 
 
 @pytest.fixture(scope="module")

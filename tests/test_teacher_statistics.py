@@ -16,7 +16,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from whichteacher.config import CATEGORIES
-from whichteacher.outcomes import DIFFICULTIES, difficulty_thirds, query_outcomes
+from whichteacher.outcomes import DIFFICULTIES, difficulty_thirds
 from whichteacher.ratios import Sums, bootstrap_ratio, compare_ratios
 from whichteacher.resampling import generator, resample_rows, sign_flip_p
 from whichteacher.survival import common_horizon, kaplan_meier, last_attempts, pseudo_values, restricted_mean
@@ -44,22 +44,6 @@ def made_outcomes(attempts, passed, tokens=None, **columns) -> pd.DataFrame:
 
 NO_PRICE = {"price_per_million_tokens": None, "price_per_device_hour": None}
 NO_MEASURES = pd.DataFrame(columns=["query_id", *OF_TRACE])
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return study_tables.write_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def outcomes(study):
-    queries = [study / f"corpus/shards/{shard}.parquet" for shard in (0, 1)]
-    return {
-        teacher: query_outcomes(
-            [study / f"verification/{teacher}/{shard}/attempts.parquet" for shard in (0, 1)], queries
-        )
-        for teacher in study_tables.TEACHERS
-    }
 
 
 # --- attempts --------------------------------------------------------------------------------------------------------
