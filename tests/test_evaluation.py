@@ -373,6 +373,7 @@ def test_a_task_of_lighteval_is_a_benchmark_by_its_name(tmp_path, tiny_model):
     [
         ("gsm9k", SUMS, "LightEval has no task 'gsm9k'"),
         ("lambada:standard", SUMS, "scores no written answers one by one"),
+        ("lcb:codegeneration", SUMS, "would run programs without a sandbox"),
         ("gsm8k", [{"problem": "1 + 1"}], "not the columns LightEval's gsm8k reads"),
         ("gsm8k", [], "no problem selected"),
     ],

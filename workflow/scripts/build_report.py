@@ -77,13 +77,16 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
+def bounded(row: Mapping[str, Any], value: str, low: str, high: str, decimals: int = 1) -> str:
+    """A number of a row with its bounds, where it has any."""
+    told = number(row[value], decimals)
+    return told if pd.isna(row[low]) else f"{told} [{number(row[low], decimals)}, {number(row[high], decimals)}]"
+
+
 def interval(row: Mapping[str, Any], decimals: int) -> str:
     """A difference with its bounds."""
-    if pd.isna(row["low"]):
-        return number(row["difference"], decimals)
-    low, high = number(row["low"], decimals), number(row["high"], decimals)
-    sign = "+" if row["difference"] > 0 else ""
-    return f"{sign}{number(row['difference'], decimals)} [{low}, {high}]"
+    sign = "+" if row["difference"] > 0 and not pd.isna(row["low"]) else ""
+    return sign + bounded(row, "difference", "low", "high", decimals)
 
 
 def excludes_zero(row: Mapping[str, Any]) -> bool:
@@ -207,11 +210,6 @@ def student_scores(scores: pd.DataFrame, teachers: Mapping[str, str], benchmarks
     return table(caption, (*heads, "No answer", "LightEval"), rows, text=(0, 1, 2, 3))
 
 
-def _bounded(row: Mapping[str, Any], value: str, low: str, high: str, decimals: int = 1) -> str:
-    """Another number of a row with its bounds, as :func:`interval` has them."""
-    return interval({"difference": row[value], "low": row[low], "high": row[high]}, decimals)
-
-
 def gaps(rows: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[str, str]) -> Table:
     """Whether the gap between two teachers' students closes under each control."""
     shown = [
@@ -220,7 +218,7 @@ def gaps(rows: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapping[st
             benchmarks.get(row["benchmark"], "All together"),
             row["control"],
             interval(row, 1),
-            _bounded(row, "change", "change_low", "change_high"),
+            bounded(row, "change", "change_low", "change_high"),
             percent(row["remaining"]),
             row["verdict"],
         )
@@ -261,11 +259,11 @@ def adaptivity(rows: pd.DataFrame, teachers: Mapping[str, str], benchmarks: Mapp
             benchmarks[row["benchmark"]],
             row["difficulty"] if isinstance(row["difficulty"], str) else "–",
             number(row["problems"]),
-            _bounded(row, "slope", "low", "high", 2),
+            bounded(row, "slope", "low", "high", 2),
         )
         for row in rows.to_dict("records")
     ]
-    heads = ("Teacher", "Control", "Benchmark", "Difficulty", "Problems", "Slope")
+    heads = ("Teacher", "Control", "Benchmark", "Difficulty is", "Problems", "Slope")
     caption = (
         "Slope of log output tokens on difficulty: a level of the benchmark’s own (stated), or from solved by all to solved "
         "by none of the other teachers’ students (estimated)."
@@ -477,7 +475,7 @@ def attempts_summary(summary: pd.DataFrame, teachers: Mapping[str, str]) -> Tabl
             number(row["passed"]),
             number(row["given_up"]),
             number(row["horizon"]),
-            _bounded(row, "restricted_mean", "low", "high", 2),
+            bounded(row, "restricted_mean", "low", "high", 2),
         )
         for row in summary.to_dict("records")
     ]
@@ -521,7 +519,7 @@ def generation_costs(costs: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
             percent(row["unaccepted_tokens"]),
             duration(row["seconds"]),
             number(row["verified"]),
-            number(row["tokens_per_verified"], 1),
+            bounded(row, "tokens_per_verified", "tokens_low", "tokens_high"),
             number(row["seconds_per_verified"], 3, "s"),
             number(1000 * row["device_hours_per_verified"], 3),
             number(1000 * row["price_per_verified"], 2),

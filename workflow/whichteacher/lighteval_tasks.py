@@ -26,6 +26,8 @@ from whichteacher.references import infer_type
 from whichteacher.rule import InputError
 
 _ROOT = Path(next(iter(lighteval.tasks.tasks.__path__)))
+#: The one part of LightEval 0.13.0 that executes what a model wrote, in its own process.
+_RUNS_PROGRAMS = f"{lighteval.tasks.tasks.__name__}.lcb."
 #: What of a document its metric or prompt may need beside the query, which is the problem's prompt.
 _KEPT = ("choices", "gold_index", "instruction", "specific")
 
@@ -50,12 +52,19 @@ def _modules(name: str) -> Iterator[Any]:
     for path in sorted(_ROOT.rglob("*.py")):
         if said.search(path.read_text(encoding="utf-8")):
             parts = path.relative_to(_ROOT).with_suffix("").parts
-            yield importlib.import_module(".".join((lighteval.tasks.tasks.__name__, *parts)))
+            try:
+                yield importlib.import_module(".".join((lighteval.tasks.tasks.__name__, *parts)))
+            except ImportError as error:
+                raise InputError(f"LightEval's {'/'.join(parts)} needs a package that is not here: {error}") from error
 
 
 def _metric(config: LightevalTaskConfig) -> Metric:
-    """The task's first metric that scores one written answer. Raises :class:`InputError` where it has none."""
+    """The task's first metric that scores one written answer. Raises :class:`InputError` where it has none, or runs programs."""
     for metric in config.metrics:
+        if type(metric.sample_level_fn).__module__.startswith(_RUNS_PROGRAMS):
+            raise InputError(
+                f"LightEval's task {config.name!r} would run programs without a sandbox: name its problems with `hub` and `layout`"
+            )
         if metric.category == SamplingMethod.GENERATIVE and not metric.batched_compute:
             return metric
     raise InputError(
@@ -103,10 +112,12 @@ def read_problems(name: str, task: str, category: str, revision: str | None, pat
         docs = loaded.eval_docs()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path or config.hf_repo}: not the columns LightEval's {task} reads ({error!r})") from error
-    return [_problem(doc, name, category, task) for doc in docs]
+    # LightEval numbers the documents of each split anew.
+    many = len(config.evaluation_splits) > 1
+    return [_problem(doc, str(n) if many else doc.id, name, category, task) for n, doc in enumerate(docs)]
 
 
-def _problem(doc: Doc, name: str, category: str, task: str) -> dict[str, Any]:
+def _problem(doc: Doc, identifier: str, name: str, category: str, task: str) -> dict[str, Any]:
     if doc.images:
         raise InputError(f"LightEval's task {task!r} shows images: choose a task of text")
     golds = doc.get_golds()
@@ -114,9 +125,11 @@ def _problem(doc: Doc, name: str, category: str, task: str) -> dict[str, Any]:
     try:
         kept = json.dumps({key: getattr(doc, key) for key in _KEPT}, ensure_ascii=False)
     except TypeError as error:
-        raise InputError(f"LightEval's task {task!r}: problem {doc.id} cannot be kept in a table ({error})") from error
+        raise InputError(
+            f"LightEval's task {task!r}: problem {identifier} cannot be kept in a table ({error})"
+        ) from error
     return {
-        "problem_id": doc.id,
+        "problem_id": identifier,
         "benchmark": name,
         "category": category,
         "prompt": doc.query,
