@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 ATTEMPTS_PER_QUERY = 2
 CONCURRENCY = 4
 FLUSH_ROWS = 8
-#: The flush that is being written, what has arrived meanwhile, and what is under way.
+#: The flush that is being written, an answer of each worker that nobody has taken yet, and each one's next request.
 LOST_AT_MOST = FLUSH_ROWS + 2 * CONCURRENCY
 TEACHER = {
     "model": "a-model",
@@ -133,7 +133,7 @@ def test_killed_at_twenty_moments_every_query_has_exactly_its_attempts(tmp_path)
             assert now >= stored, "a kill lost what was stored"
             # What was under way when it died is still being answered to nobody.
             server.wait_until(lambda: server.under_way == 0)
-            assert len(server.completed) - before - (now - stored) <= FLUSH_ROWS + CONCURRENCY
+            assert len(server.completed) - before - (now - stored) <= LOST_AT_MOST
         finish(start(server, tmp_path, queries, store))
         keys = stored_keys(store)
         assert len(keys) == len(set(keys)) == wanted
