@@ -48,6 +48,9 @@ from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
 from whichteacher.perplexity import files_by_scorer
 from whichteacher.plotting import read_published
+from whichteacher.report.students import paper_table
+from whichteacher.report.teachers import example
+from whichteacher.report.verdicts import pair_name
 from whichteacher.rule import InputError
 from whichteacher.schemas import COLLECTED, CONTAMINATION, CONTAMINATION_SWEEP, REJUDGED, REVERIFIED
 from whichteacher.tables import read_table, write_json, write_table
@@ -321,7 +324,7 @@ def test_a_benchmark_without_a_place_in_the_papers_tables_stands_beside_none_of_
     cells = write_tables.prepare(run, table, [study_tables.CONTROL], benchmarks)
     text = write_tables.to_markdown(cells, benchmarks, study_tables.LABELS, "T")
     assert re.search(r"Easy mathematics .* \| - \| - \| - \| - \|$", text, re.MULTILINE)
-    page = build_report.paper_table(cells, "T", study_tables.LABELS, benchmarks)
+    page = paper_table(cells, "T", study_tables.LABELS, benchmarks)
     (cells,) = [row["cells"] for row in page["rows"] if row["cells"][0] == "Easy mathematics"]
     assert cells[-4:] == ["–"] * 4
 
@@ -598,7 +601,7 @@ def test_text_of_models_cannot_break_the_page(study, tmp_path):
         hostile = ["</pre><script>alert(1)</script>"] * table.num_rows
         pq.write_table(table.set_column(place, table.schema.field(place), [hostile]), path)
     examples = json.loads(_examples(study, tmp_path / "examples.json", datasets=list(traces.values())).read_text())
-    shown = build_report.example(examples["example"], study_tables.LABELS, dict.fromkeys(traces, "#000000"))
+    shown = example(examples["example"], study_tables.LABELS, dict.fromkeys(traces, "#000000"))
     assert all(trace["found"] == "" and "<script>" in trace["before"] for trace in shown["traces"])
     environment = build_report.environment(REPOSITORY / "workflow/report")
     assert "<script>" not in environment.from_string("{{ text }}").render(text=shown["traces"][0]["before"])
@@ -682,12 +685,12 @@ def test_judges_and_rules_are_compared_by_what_the_rules_had_said():
     pairs = summarise_verdicts.opinions(next(none), attempts, next(none))
     (row,) = summarise_verdicts.agreement(pairs).to_dict("records")
     assert row["pair"] == "judge_x" and row["second_only"] == row["changed"] == 1
-    assert build_report.pair_name("judge_x") == "the rules, and the judge x"
+    assert pair_name("judge_x") == "the rules, and the judge x"
     pairs = summarise_verdicts.opinions(pd.DataFrame(columns=REVERIFIED.names), attempts, pd.DataFrame([again]))
     rows = summarise_verdicts.agreement(pairs).set_index("pair")
     assert rows.loc["swapped_x", "first_only"] == 1
-    assert build_report.pair_name("swapped_x") == "the judge x, and again with the answer before the reference"
-    assert build_report.pair_name("second_y") == "the judge, and the judge y"
+    assert pair_name("swapped_x") == "the judge x, and again with the answer before the reference"
+    assert pair_name("second_y") == "the judge, and the judge y"
 
 
 def test_kappa_is_that_of_the_textbook():
