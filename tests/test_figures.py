@@ -48,6 +48,7 @@ from whichteacher.config import CATEGORIES
 from whichteacher.outcomes import by_teacher
 from whichteacher.perplexity import files_by_scorer
 from whichteacher.plotting import read_published
+from whichteacher.report.formatting import number, percent
 from whichteacher.report.students import paper_table
 from whichteacher.report.teachers import example
 from whichteacher.report.verdicts import pair_name
@@ -233,7 +234,12 @@ def _examples(study, path, contamination=None, datasets=None):
 
 
 def _report(study, page, training=True, contamination=None):
-    config = {
+    build_report.main(_report_inputs(study, training, contamination), page, _report_config(training))
+    return page.read_text(encoding="utf-8")
+
+
+def _report_config(training):
+    return {
         "study": "made_up",
         "audit": None,
         "miniature": {"seed": 1} if training else None,
@@ -246,6 +252,9 @@ def _report(study, page, training=True, contamination=None):
         "training": {"seeds": [0, 1]} if training else None,
         "evaluation": {"benchmarks": study_tables.BENCHMARKS, "models": study_tables.MODELS} if training else None,
     }
+
+
+def _report_inputs(study, training, contamination):
     students = ("scores", "training_loss", "differences")
     inputs = {
         "template": REPOSITORY / "workflow/report/report.html.j2",
@@ -272,9 +281,7 @@ def _report(study, page, training=True, contamination=None):
     inputs["conclusions"] = study / "statistics/conclusions.md"
     inputs |= {name: study / f"statistics/{name}.csv" for name in names}
     inputs |= {f"audit_{name}": study / f"statistics/{name}.csv" for name in AUDITS}
-    inputs |= {name: study / f"tables/{name}.csv" for name in ("table1", "table2")}
-    build_report.main(inputs, page, config)
-    return page.read_text(encoding="utf-8")
+    return inputs | {name: study / f"tables/{name}.csv" for name in ("table1", "table2")}
 
 
 # --- published numbers -----------------------------------------------------------------------------------------------
@@ -514,6 +521,55 @@ def test_the_report_needs_nothing_from_outside(study):
             assert f'id="{target[1:]}"' in page
         else:
             assert (study / target).exists(), target
+
+
+def _tables(page):
+    """The tables of a page: caption, links to their data, and the cells of each column by its head."""
+    found = []
+    for part in re.split(r'<div class="table">', page)[1:]:
+        part = part[: part.index("</table>")]
+        caption = re.search(r'<p class="caption">(.*?)</p>', part)[1]
+        data = re.search(r'<(p|details) class="data">(.*?)</\1>', part)
+        rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr.*?</tr>", part, re.DOTALL)]
+        columns = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {}
+        found.append((caption, re.findall(r'href="([^"]+)"', data[2]) if data else [], columns))
+    assert len(found) == page.count("<table>")
+    return found
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_table_of_the_report_links_to_its_data(study, training):
+    page = _report(study, study / "report.html", training)
+    given = set()
+    for paths in _report_inputs(study, training, None).values():
+        given |= {path.resolve() for path in (paths if isinstance(paths, list) else [paths])}
+    tables = _tables(page)
+    assert len(tables) > 20
+    for caption, links, _ in tables:
+        assert links, caption
+        for target in links:
+            assert (study / target).is_file() and (study / target).resolve() in given, (caption, target)
+
+
+#: Some tables of the report: how their caption begins, one of their columns, and what it shows of the linked file.
+_SHOWN = {
+    "Generation": ("Tokens", lambda rows: rows["output_tokens"].map(number)),
+    "Students: pass@1": ("Pass@1", lambda rows: (100 * rows["pass_at_1"]).map(lambda value: number(value, 1))),
+    "Solved queries": ("Solved", lambda rows: rows.loc[rows["category"] == "all", "acceptance"].map(percent)),
+    "Verdicts and their reasons": ("Share", lambda rows: rows["share"].map(percent)),
+    "parallel: ": ("Tokens", lambda rows: rows.loc[rows["category"] == "all", "tokens"].map(number)),
+    "Training": ("Traces", lambda *summaries: [number(summary["rows"]) for summary in summaries]),
+    "Queries close to": ("Flagged", lambda chosen: [number(row["flagged"]) for row in chosen["flagged"]]),
+}
+
+
+def test_the_linked_files_hold_what_the_tables_show(study):
+    tables = _tables(_report(study, study / "report.html"))
+    for begin, (head, expected) in _SHOWN.items():
+        _, links, columns = next(found for found in tables if found[0].startswith(begin))
+        files = [study / target for target in links]
+        held = [json.loads(file.read_text()) if file.suffix == ".json" else pd.read_csv(file) for file in files]
+        assert list(columns[head]) == list(expected(*held)), begin
 
 
 #: Reads the report in a frame as wide as a phone: its width, and pictures that did not load.

@@ -101,6 +101,9 @@ def test_figures_and_report_are_drawn_anew_from_a_copy_of_the_results_alone(resu
         return re.sub(r'<li><a href="(export|statistics/trace_measures)/[^<]*</a></li>', "", page)
 
     assert words(copy) == words(results)
+    data = re.findall(r'<(p|details) class="data">(.*?)</\1>', words(copy))
+    links = [target for _, told in data for target in re.findall(r'href="([^"]+)"', told)]
+    assert len(data) == words(copy).count("<table>") and all((copy / target).is_file() for target in links)
 
 
 def test_snakemakes_own_report_has_figures_and_tables_with_captions(finished, tmp_path):

@@ -7,12 +7,10 @@ with its pictures inside and links to the data files relative to itself. The tab
 
 import base64
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -28,6 +26,7 @@ from whichteacher.report.corpus import (
 from whichteacher.report.costs import generation_costs, training_costs
 from whichteacher.report.datasets import balances
 from whichteacher.report.formatting import number
+from whichteacher.report.source import link, read, together
 from whichteacher.report.students import (
     adaptivity,
     findings,
@@ -77,7 +76,7 @@ def figure(name: str, svg: str, captions: Path, folder: Path) -> dict[str, str]:
     title, least = FIGURES[name]
     caption = " ".join((captions / f"{name}.rst").read_text(encoding="utf-8").split())
     data = base64.b64encode(Path(svg).read_bytes()).decode("ascii")
-    stem = Path(os.path.relpath(svg, folder)).with_suffix("").as_posix()
+    stem = link(Path(svg).with_suffix(""), folder)
     return {
         "name": name,
         "title": title,
@@ -94,24 +93,19 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
     teachers = {name: teacher["label"] for name, teacher in study["teachers"].items()}
     colours = {name: teacher["colour"] for name, teacher in study["teachers"].items()}
     captions = Path(inputs["template"]).parent / "captions"
-    chosen = json.loads(Path(inputs["examples"]).read_text(encoding="utf-8"))
+    chosen = read(inputs["examples"], folder)
     pictures = {Path(svg).stem: figure(Path(svg).stem, svg, captions, folder) for svg in inputs["figures"]}
     benchmarks = study["evaluation"]["benchmarks"] if study["evaluation"] else {}
     labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
-    audited = (
-        {Path(path).stem: pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in inputs["found"]}
-        if study["audit"]
-        else {}
-    )
     verdicts = {
-        name.removeprefix("audit_"): pd.read_csv(path) for name, path in inputs.items() if name.startswith("audit_")
+        name.removeprefix("audit_"): read(path, folder) for name, path in inputs.items() if name.startswith("audit_")
     }
     page = {
         "study": study["study"],
         "miniature": study["miniature"] is not None,
         "trained": study["training"] is not None,
         "teachers": teachers,
-        "audit": build_audit(audited, teachers) if study["audit"] else None,
+        "audit": None,
         "figures": [pictures[name] for name in FIGURES if name in pictures and name not in _APART],
         "balances": [],
         "costs": None,
@@ -121,25 +115,29 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "thresholds": pictures["thresholds"],
         "verdicts": build_verdicts(verdicts, teachers),
         "flow": pictures["ledger"],
-        "ledger": ledger_tables(pd.read_csv(inputs["ledger"])),
+        "ledger": ledger_tables(read(inputs["ledger"], folder)),
         "sweep": pictures["contamination"],
-        "contamination": contamination_table(chosen["flagged"], labels),
-        "pairs": contamination_pairs(chosen["pairs"], labels),
-        "quoting": quoting_table(chosen["quoted"], teachers, labels),
-        "all_pairs": f"{Path(os.path.relpath(inputs['examples'], folder)).parents[1].as_posix()}/corpus/contamination.parquet",
+        "contamination": chosen.part("flagged").table(contamination_table, labels),
+        "pairs": contamination_pairs(chosen.content["pairs"], labels),
+        "quoting": chosen.part("quoted").table(quoting_table, teachers, labels),
+        "all_pairs": link(Path(inputs["examples"]).parents[1] / "corpus/contamination.parquet", folder),
         "planted": None,
-        "engines": engines(chosen["engines"], teachers),
+        "engines": chosen.part("engines").table(engines, teachers),
         "versions": ", ".join(f"{name} {version}" for name, version in versions(*_PACKAGES).items()),
         "configuration": json.dumps(study, indent=2, ensure_ascii=False),
-        "files": sorted({Path(os.path.relpath(path, folder)).as_posix() for path in inputs["files"]}),
+        "files": sorted({link(path, folder) for path in inputs["files"]}),
     }
-    if not study["audit"]:
-        page |= build_teachers(inputs, study, teachers, pictures)
-        page["example"] = example(chosen["example"], teachers, colours)
+    if study["audit"]:
+        # Texts of others: no word of theirs stands for a missing value.
+        told = {"keep_default_na": False, "na_values": [""]}
+        page["audit"] = build_audit({Path(path).stem: read(path, folder, **told) for path in inputs["found"]}, teachers)
+    else:
+        page |= build_teachers(inputs, study, folder, teachers, pictures)
+        page["example"] = example(chosen.content["example"], teachers, colours)
     if study["miniature"]:
-        page["planted"] = planted_faults(chosen["planted"])
+        page["planted"] = planted_faults(chosen.part("planted"))
     if page["trained"]:
-        page |= build_students(inputs, study, teachers, colours, benchmarks, pictures)
+        page |= build_students(inputs, study, folder, teachers, colours, benchmarks, pictures)
     compared = not study["audit"]
     optional = {
         "audit": not compared,
@@ -173,6 +171,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
 def build_teachers(
     inputs: Mapping[str, Any],
     study: Mapping[str, Any],
+    folder: Path,
     teachers: Mapping[str, str],
     pictures: Mapping[str, dict[str, str]],
 ) -> dict[str, Any]:
@@ -182,39 +181,40 @@ def build_teachers(
     if scorers:
         model = perplexity["scorers"][scorers[0]]["model"]
         pictures["perplexities"]["caption"] += f" This run’s scorer is {scorers[0]} ({model})."
-    summary = pd.read_csv(inputs["teachers"])
-    comparison = pd.read_csv(inputs["teacher_comparison"])
-    everything = (comparison["category"] == ALL) & (comparison["difficulty"] == ALL)
-    by_category = (comparison["category"] != ALL) & (comparison["difficulty"] == ALL)
+    summary, comparison = (read(inputs[name], folder) for name in ("teachers", "teacher_comparison"))
+    of_all = summary.content["category"] == ALL
+    all_categories, all_difficulties = (comparison.content[name] == ALL for name in ("category", "difficulty"))
     alpha = 1 - study["statistics"]["confidence"]
     compared = "Paired differences over queries, with intervals. Bold where the interval excludes zero and p after Holm agrees."
+    by_difficulty = "The same by difficulty: thirds of each category by how many attempts failed over all teachers."
     measured = "Solved queries, lengths (tokens) and perplexity of the verified traces; length by difficulty: rank correlation."
     return {
-        "queries": number(summary.loc[summary["category"] == ALL, "queries"].max()),
-        "summary": teacher_summary(summary[summary["category"] == ALL], teachers, measured),
-        "summary_by_category": teacher_summary(summary[summary["category"] != ALL], teachers, measured),
-        "comparison": teacher_comparison(comparison[everything], teachers, compared, alpha),
-        "comparison_by_category": teacher_comparison(comparison[by_category], teachers, compared, alpha),
-        "comparison_by_difficulty": teacher_comparison(
-            comparison[comparison["difficulty"] != ALL],
-            teachers,
-            "The same by difficulty: thirds of each category by how many attempts failed over all teachers.",
-            alpha,
-        ),
+        "queries": number(summary.content.loc[of_all, "queries"].max()),
+        "summary": summary.part(of_all).table(teacher_summary, teachers, measured),
+        "summary_by_category": summary.part(~of_all).table(teacher_summary, teachers, measured),
+        **{
+            name: comparison.part(rows).table(teacher_comparison, teachers, caption, alpha)
+            for name, rows, caption in (
+                ("comparison", all_categories & all_difficulties, compared),
+                ("comparison_by_category", ~all_categories & all_difficulties, compared),
+                ("comparison_by_difficulty", ~all_difficulties, by_difficulty),
+            )
+        },
         "attempts": pictures["attempts"],
-        "attempts_summary": attempts_summary(pd.read_csv(inputs["attempts_summary"]), teachers),
-        "perplexities": perplexity_table(pd.read_csv(inputs["perplexities"]), teachers) if scorers else None,
-        "costs": generation_costs(pd.read_csv(inputs["costs"]), teachers),
+        "attempts_summary": read(inputs["attempts_summary"], folder).table(attempts_summary, teachers),
+        "perplexities": read(inputs["perplexities"], folder).table(perplexity_table, teachers) if scorers else None,
+        "costs": read(inputs["costs"], folder).table(generation_costs, teachers),
         "balances": balances(
-            [pd.read_csv(path) for path in inputs["balances"]], study["curation"]["controls"], teachers
+            [read(path, folder) for path in inputs["balances"]], study["curation"]["controls"], teachers
         ),
-        "duplicates": equal_responses(pd.read_csv(inputs["duplicates"]), teachers),
+        "duplicates": read(inputs["duplicates"], folder).table(equal_responses, teachers),
     }
 
 
 def build_students(
     inputs: Mapping[str, Any],
     study: Mapping[str, Any],
+    folder: Path,
     teachers: Mapping[str, str],
     colours: Mapping[str, str],
     benchmarks: Mapping[str, Mapping[str, Any]],
@@ -222,49 +222,44 @@ def build_students(
 ) -> dict[str, Any]:
     """The part of the page that speaks of students."""
     labels = {name: benchmark["label"] for name, benchmark in benchmarks.items()}
-    comparison = pd.read_csv(inputs["student_comparison"])
-    control = next(iter(study["curation"]["controls"]))
-    together = (comparison["benchmark"] == ALL) & (comparison["control"] == control)
-    summaries = {}
-    for path in inputs["summaries"]:
-        student = "/".join(Path(path).parts[-4:-1])
-        summaries[student] = json.loads(Path(path).read_text(encoding="utf-8"))
+    controls, alpha = study["curation"]["controls"], 1 - study["statistics"]["confidence"]
+    comparison = read(inputs["student_comparison"], folder)
+    rows = comparison.content
+    shown = (rows["benchmark"] == ALL) & (rows["control"] == next(iter(controls)))
+    scores = read(inputs["scores"], folder, dtype={"seed": str})
+    summaries = together({"/".join(Path(path).parts[-4:-1]): read(path, folder) for path in inputs["summaries"]})
+    titles = {
+        "table1": "Table 1. Pass@1 in percent, ± standard error over problems.",
+        "table2": "Table 2. Mean output tokens per sample.",
+    }
     return {
-        "findings": findings(comparison[together], colours),
-        "details": findings(comparison[~together], colours),
-        "comparisons": len(comparison),
+        "findings": findings(rows[shown], colours),
+        "details": findings(rows[~shown], colours),
+        "comparisons": len(rows),
         "differences": pictures["differences"],
-        "student_comparison": student_comparison(comparison, teachers, labels, 1 - study["statistics"]["confidence"]),
+        "student_comparison": comparison.table(student_comparison, teachers, labels, alpha),
         "tables": [
-            paper_table(
-                pd.read_csv(inputs["table1"]),
-                "Table 1. Pass@1 in percent, ± standard error over problems.",
-                teachers,
-                benchmarks,
-            ),
-            paper_table(pd.read_csv(inputs["table2"]), "Table 2. Mean output tokens per sample.", teachers, benchmarks),
+            read(inputs[name], folder).table(paper_table, title, teachers, benchmarks) for name, title in titles.items()
         ],
         # One control alone has nothing to compare its gap with.
-        "gaps": gaps(pd.read_csv(inputs["gap_by_control"]), teachers, labels)
-        if len(study["curation"]["controls"]) > 1
-        else None,
+        "gaps": read(inputs["gap_by_control"], folder).table(gaps, teachers, labels) if len(controls) > 1 else None,
         "conclusions": Path(inputs["conclusions"]).read_text(encoding="utf-8").removeprefix("- ").strip().split("\n- "),
         "student_details": [
-            build_table(pd.read_csv(inputs[name]), teachers, labels)
-            for name, build_table in (
+            read(inputs[name], folder).table(make, teachers, labels)
+            for name, make in (
                 ("score_by_cap", scores_by_cap),
                 ("adaptivity", adaptivity),
                 ("variance_components", variance),
                 ("scores_by_contamination", flagged_apart),
             )
         ],
-        "students": student_scores(pd.read_csv(inputs["scores"], dtype={"seed": str}), teachers, labels),
+        "students": scores.table(student_scores, teachers, labels),
         "models": (
-            model_scores(pd.read_csv(inputs["model_scores"]), study["evaluation"]["models"], labels)
+            read(inputs["model_scores"], folder).table(model_scores, study["evaluation"]["models"], labels)
             if inputs["model_scores"]
             else None
         ),
-        "training": training_costs(summaries, teachers),
+        "training": summaries.table(training_costs, teachers),
     }
 
 

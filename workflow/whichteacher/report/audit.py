@@ -9,6 +9,7 @@ import pandas as pd
 
 from whichteacher.outcomes import ALL
 from whichteacher.report.formatting import number, percent
+from whichteacher.report.source import Source
 from whichteacher.report.table import Table, table
 
 #: The tables of an audit: caption, then per column of the CSV its head and how it is shown ("text", "number" or "percent").
@@ -177,8 +178,8 @@ _AUDIT_TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
 _OF_RELEASE = ("release", "first", "second")
 
 
-def audit_table(name: str, rows: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
-    """One table of the audit for the template."""
+def audit_table(rows: pd.DataFrame, name: str, teachers: Mapping[str, str]) -> Table:
+    """The table ``name`` of the audit for the template."""
     caption, columns = _AUDIT_TABLES[name]
 
     def cell(column: str, kind: str, value: Any) -> str:
@@ -196,14 +197,15 @@ def audit_table(name: str, rows: pd.DataFrame, teachers: Mapping[str, str]) -> T
     return table(caption, [head for head, _ in columns.values()], told, text=text)
 
 
-def build_audit(frames: Mapping[str, pd.DataFrame], teachers: Mapping[str, str]) -> dict[str, Any]:
-    """The section about published traces; ``frames`` are the tables of summarise_audit by name."""
-    verified, quoted = frames["verification"], frames["quotations"]
+def build_audit(sources: Mapping[str, Source], teachers: Mapping[str, str]) -> dict[str, Any]:
+    """The section about published traces; ``sources`` are the tables of summarise_audit by name."""
+    verified, quoted = sources["verification"].content, sources["quotations"].content
+    disagreements = sources["disagreements"].content.fillna({"reference": "–", "answer": "–"})
     whole = verified[verified["category"] == ALL] if (verified["category"] == ALL).any() else verified
     decided = whole[whole["published"] != "no score"]
     return {
-        "tables": {name: audit_table(name, frames[name], teachers) for name in _AUDIT_TABLES},
-        "traces": number(frames["releases"]["traces"].sum()),
+        "tables": {name: sources[name].table(audit_table, name, teachers) for name in _AUDIT_TABLES},
+        "traces": number(sources["releases"].content["traces"].sum()),
         "checked": number(verified.loc[verified["category"] != ALL, ["pass", "fail"]].to_numpy().sum()),
         "against": number(_off_diagonal(verified)),
         "scored": bool(len(decided)),
@@ -217,7 +219,7 @@ def build_audit(frames: Mapping[str, pd.DataFrame], teachers: Mapping[str, str])
                 "reference": row["reference"],
                 "answer": row["answer"],
             }
-            for row in frames["disagreements"].fillna({"reference": "–", "answer": "–"}).to_dict("records")
+            for row in disagreements.to_dict("records")
         ],
         "quotations": [
             {

@@ -8,21 +8,25 @@ from typing import Any
 import pandas as pd
 
 from whichteacher.report.formatting import number
+from whichteacher.report.source import Source
 from whichteacher.report.table import Table, table
 
 
-def ledger_tables(lines: pd.DataFrame) -> list[Table]:
+def ledger_table(lines: pd.DataFrame) -> Table:
+    """The lines of one step of the ledger, scope by scope."""
+    rows = []
+    for scope, group in lines.groupby("scope", sort=False):
+        counts = group.set_index("reason")["rows"]
+        reasons = counts.drop(["in", "kept"])
+        told = ", ".join(f"{reason} {number(count)}" for reason, count in reasons.items()) or "–"
+        rows.append((scope, number(counts["in"]), number(counts["kept"]), number(reasons.sum()), told))
+    return table(lines["step"].iloc[0], ("Scope", "In", "Kept", "Dropped", "Reasons"), rows, text=(0, 4))
+
+
+def ledger_tables(ledger: Source) -> list[Table]:
     """One table per step, in the order of the ledger."""
-    tables = []
-    for step, rows in lines.groupby("step", sort=False):
-        shown = []
-        for scope, group in rows.groupby("scope", sort=False):
-            counts = group.set_index("reason")["rows"]
-            reasons = counts.drop(["in", "kept"])
-            told = ", ".join(f"{reason} {number(count)}" for reason, count in reasons.items()) or "–"
-            shown.append((scope, number(counts["in"]), number(counts["kept"]), number(reasons.sum()), told))
-        tables.append(table(step, ("Scope", "In", "Kept", "Dropped", "Reasons"), shown, text=(0, 4)))
-    return tables
+    steps = ledger.content["step"]
+    return [ledger.part(steps == step).table(ledger_table) for step in steps.unique()]
 
 
 def contamination_table(flagged: Sequence[Mapping[str, Any]], benchmarks: Mapping[str, str]) -> Table:
@@ -77,15 +81,31 @@ def contamination_pairs(groups: Sequence[Mapping[str, Any]], benchmarks: Mapping
     ]
 
 
-def planted_faults(planted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _wanted(row: Mapping[str, Any]) -> int:
+    """How many of the planted rows of one kind should be left."""
+    return row["planted"] if row["should_stay"] else 0
+
+
+def planted_table(planted: Sequence[Mapping[str, Any]]) -> Table:
+    """Planted rows by kind: what should become of them, and what did."""
+    rows = [
+        (
+            row["kind"].replace("_", " "),
+            number(row["planted"]),
+            "stay" if _wanted(row) else "go",
+            number(row["planted"] - row["kept"]),
+            number(row["kept"]),
+        )
+        for row in planted
+    ]
+    return table("Planted rows", ("Kind", "Planted", "Should", "Dropped", "Kept"), rows, text=(0, 2))
+
+
+def planted_faults(planted: Source) -> dict[str, Any]:
     """What became of the planted rows."""
-    rows, right = [], 0
-    for row in planted:
-        wanted = row["planted"] if row["should_stay"] else 0
-        right += row["planted"] - abs(row["kept"] - wanted)
-        counts = (number(row["planted"] - row["kept"]), number(row["kept"]))
-        fate = "stay" if wanted else "go"
-        rows.append((row["kind"].replace("_", " "), number(row["planted"]), fate, *counts))
-    heads = ("Kind", "Planted", "Should", "Dropped", "Kept")
-    total = sum(row["planted"] for row in planted)
-    return {"right": right, "total": total, "table": table("Planted rows", heads, rows, text=(0, 2))}
+    rows = planted.content
+    return {
+        "right": sum(row["planted"] - abs(row["kept"] - _wanted(row)) for row in rows),
+        "total": sum(row["planted"] for row in rows),
+        "table": planted.table(planted_table),
+    }

@@ -9,6 +9,7 @@ import pandas as pd
 
 from whichteacher.outcomes import ALL
 from whichteacher.report.formatting import number
+from whichteacher.report.source import Source
 from whichteacher.report.table import Table, table
 
 #: Why the datasets of a control are as they are, by kind.
@@ -55,16 +56,17 @@ def balance_table(rows: pd.DataFrame, control: str, kind: str, teachers: Mapping
 
 
 def balances(
-    frames: Sequence[pd.DataFrame], controls: Mapping[str, Mapping[str, Any]], teachers: Mapping[str, str]
+    sources: Sequence[Source], controls: Mapping[str, Mapping[str, Any]], teachers: Mapping[str, str]
 ) -> list[dict[str, Table]]:
-    """The balance of every control, over all categories and in each; ``frames`` in the order of ``controls``."""
+    """The balance of every control, over all categories and in each; ``sources`` in the order of ``controls``."""
     found = []
-    for rows, (name, control) in zip(frames, controls.items(), strict=True):
-        whole = rows["category"] == ALL
+    for source, (name, control) in zip(sources, controls.items(), strict=True):
+        whole = source.content["category"] == ALL
+        about = (name, control["kind"], teachers)
         found.append(
             {
-                "whole": balance_table(rows[whole], name, control["kind"], teachers),
-                "by_category": balance_table(rows[~whole], name, control["kind"], teachers),
+                "whole": source.part(whole).table(balance_table, *about),
+                "by_category": source.part(~whole).table(balance_table, *about),
             }
         )
     return found

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from whichteacher.report.formatting import number, percent
+from whichteacher.report.source import Source
 from whichteacher.report.table import Table, table
 from whichteacher.traces import shorten
 
@@ -133,18 +134,18 @@ def reasons(verdicts: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
     return table("Verdicts and their reasons", heads, rows, text=(0, 1, 2, 3, 4))
 
 
-def build_verdicts(frames: Mapping[str, pd.DataFrame], teachers: Mapping[str, str]) -> dict[str, Any]:
-    """The section about the verdicts; ``frames`` are the tables of summarise_verdicts by name."""
-    pairs, references, contested = frames["agreement"], frames["references"], frames["contested"]
+def build_verdicts(sources: Mapping[str, Source], teachers: Mapping[str, str]) -> dict[str, Any]:
+    """The section about the verdicts; ``sources`` are the tables of summarise_verdicts by name."""
+    pairs, references = sources["agreement"].content, sources["references"].content
     under_load = pairs["pair"] == "under_load"
     unfit = ~references["fit"].astype(bool)
     return {
-        "rates": error_rates(frames["error_rates"]),
+        "rates": sources["error_rates"].table(error_rates),
         "loaded": {
             "attempts": number(pairs.loc[under_load, "attempts"].sum()),
             "changed": int(pairs.loc[under_load, "changed"].sum()),
         },
-        "agreement": agreement(pairs[~under_load], teachers),
+        "agreement": sources["agreement"].part(~under_load).table(agreement, teachers),
         "disagreements": [
             {
                 "pair": pair_name(row["pair"]),
@@ -154,13 +155,13 @@ def build_verdicts(frames: Mapping[str, pd.DataFrame], teachers: Mapping[str, st
                 "reference": shorten(str(row["reference"])),
                 "answer": str(row["answer"]),
             }
-            for row in frames["disagreements"].fillna("–").to_dict("records")
+            for row in sources["disagreements"].content.fillna("–").to_dict("records")
         ],
         "checked": number(references["references"].sum()),
         "unfit": int(references.loc[unfit, "references"].sum()),
-        "references": unfit_references(references[unfit]),
-        "contested_count": len(contested),
-        "contested": contested_references(contested, teachers),
-        "scores": score_quantiles(frames["score_quantiles"], teachers),
-        "reasons": reasons(frames["verdicts"], teachers),
+        "references": sources["references"].part(unfit).table(unfit_references),
+        "contested_count": len(sources["contested"].content),
+        "contested": sources["contested"].table(contested_references, teachers),
+        "scores": sources["score_quantiles"].table(score_quantiles, teachers),
+        "reasons": sources["verdicts"].table(reasons, teachers),
     }
