@@ -39,7 +39,7 @@ def link(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
 
 
 def read(path: str | os.PathLike[str], folder: str | os.PathLike[str], **options: Any) -> Source:
-    """A JSON or CSV file, the latter as a frame, for a page in ``folder``; ``options`` are those of ``pandas.read_csv``."""
+    """A JSON file, or a CSV as a frame, for a page in ``folder``; ``options`` are those of ``pandas.read_csv``."""
     if Path(path).suffix == ".json":
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     else:
