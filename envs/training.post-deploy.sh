@@ -3,5 +3,5 @@
 # makes a new environment when this file changes, and knows nothing of the list it reads.
 set -euo pipefail
 requirements="${WHICHTEACHER_ENVS:?set by workflow/rules/common.smk}/training.txt"
-echo "5a019a8580cf7569fdc02b9cc20da1c6758be770b17e76d024c8b3aa71c7c163  $requirements" | sha256sum --check --quiet
+echo "38e5e6e446148693eb18235ce75e1a46cc4b1bf175dbaf4ca6d0f56f42bdf4ac  $requirements" | sha256sum --check --quiet
 python -m pip install --no-deps --no-cache-dir --require-hashes --requirement "$requirements"

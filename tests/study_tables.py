@@ -309,7 +309,9 @@ def _write_student(
                 "epoch": 2 * step / steps,
                 "loss": float(floor + 2.5 * np.exp(-step / 30) + rng.normal(0, 0.04)),
                 "learning_rate": 1e-3,
+                "gradient_norm": 1.0,
                 "tokens": 4096 * step,
+                "loss_tokens": 3000 * step,
                 "seconds": 0.2 * step,
             }
             for step in range(1, steps + 1)
@@ -320,15 +322,31 @@ def _write_student(
         root / f"training/{student}/summary.json",
         {
             "rows": rows,
-            "excluded": 0,
+            "excluded": 1,
+            "samples": rows - 1,
+            "tokens_per_epoch": 4096 * steps // 2,
+            "loss_tokens_per_epoch": 3000 * steps // 2,
+            "packed_rows": 300,
+            "fill": 0.98,
             "tokens": 4096 * steps,
             "loss_tokens": 3000 * steps,
             "steps": steps,
             "seconds": 40.0 + seed,
+            "devices": 1,
+            "device_hours": None,
+            "peak_memory": 2**30,
             "parameters": 250_000,
             "digest": "1" * 32,
         },
     )
+    texts = [("prompt", "<|im_start|>user\nWhat is 1 + 1?"), ("response", "<think>2</think>"), ("end", "<|im_end|>")]
+    batch = [[{"kind": kind, "tokens": 9, "text": text} for kind, text in texts]] * 2
+    isolation = {"neighbour": 0.0, "own": 0.02}
+    write_json(root / f"training/{student}/preflight.json", {"isolation": isolation, "batch": batch})
+    ledger = Ledger("train_student", student, rows)
+    ledger.keep(rows - 1)
+    ledger.drop("f" * 32, "too_long", "9000 tokens")
+    _write_ledger(ledger, root / f"training/{student}/rows")
     for benchmark in BENCHMARKS:
         scored = []
         for problem in range(problems):

@@ -15,7 +15,7 @@ from evaluate_student import ENVIRONMENT, parse_arguments, read_problems
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from whichteacher.chat import messages
+from whichteacher.chat import RENDERED, messages, template_bytes
 from whichteacher.engines.specs import VllmSpec, request_keys
 from whichteacher.rule import InputError
 from whichteacher.schemas import BENCHMARK_PROBLEMS, SAMPLES, SCORED_SAMPLES
@@ -246,6 +246,18 @@ def test_a_prompt_is_never_cut(evaluated, tiny_model, tmp_path):
     assert "evaluation.max_model_len (value 64)" in error[0]
     assert "of sums has" in error[0]
     assert not (tmp_path / "sums.parquet").exists()
+
+
+@needs_lighteval
+def test_a_student_that_would_be_asked_in_other_bytes_than_it_was_trained_in_is_not_asked(tmp_path, tiny_model):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    trained = template_bytes(AutoTokenizer.from_pretrained(model))
+    (model / RENDERED).write_text(trained.replace("assistant", "Assistant"))
+    write_table(tmp_path / "sums.problems.parquet", problem_rows("sums", "math", MATH), BENCHMARK_PROBLEMS)
+    done = evaluate(tmp_path, model, {"sums": ("math", 1)})
+    assert done.returncode == 1
+    assert "its chat template writes other prompts than those it was trained with" in done.stderr
+    assert "Assistant" in done.stderr and "engine started" not in done.stderr
 
 
 def with_bos(model, folder):

@@ -40,6 +40,7 @@ import summarise_duplicates
 import summarise_perplexities
 import summarise_students
 import summarise_teachers
+import summarise_training
 import summarise_verdicts
 import write_tables
 from matplotlib import image
@@ -186,6 +187,7 @@ def study(tmp_path_factory):
         study_tables.BENCHMARK_LABELS,
         {"resamples": 300, "confidence": 0.95, "seed": 0},
     )
+    summarise_training.main(sorted(root.glob("training/*/*/*/summary.json")), statistics / "training.csv")
     scored = sorted(root.glob(f"evaluation/{study_tables.CONTROL}/*/*/*.scored.parquet"))
     names = ([study_tables.CONTROL], list(study_tables.TEACHERS), list(study_tables.BENCHMARK_LABELS))
     drawing = {"resamples": 300, "confidence": 0.95, "seed": 0}
@@ -261,7 +263,9 @@ def _report_inputs(study, training, contamination):
         "css": REPOSITORY / "workflow/report/report.css",
         "examples": _examples(study, study / "statistics/examples.json", contamination),
         "balances": [study / f"datasets/{study_tables.CONTROL}/balance.csv"],
-        "summaries": sorted(study.glob("training/*/*/*/summary.json")),
+        "preflights": [
+            study / f"training/{study_tables.CONTROL}/{name}/0/preflight.json" for name in study_tables.TEACHERS
+        ],
         "figures": [study / f"figures/{name}.svg" for name in FIGURES if training or name not in students],
         "files": sorted(study.glob("statistics/*.csv")),
     }
@@ -276,6 +280,7 @@ def _report_inputs(study, training, contamination):
         "student_comparison",
         "model_scores",
         "attempts_summary",
+        "training",
         *("gap_by_control", "score_by_cap", "adaptivity", "variance_components", "scores_by_contamination"),
     )
     inputs["conclusions"] = study / "statistics/conclusions.md"
@@ -444,7 +449,9 @@ def test_tables_stand_beside_the_paper(study):
 
 def test_every_row_of_the_ledger_is_in_its_picture(study):
     ledger, drawn = (pd.read_csv(study / f"{name}.csv") for name in ("statistics/ledger", "figures/ledger"))
-    reasons = ledger[~ledger["reason"].isin(["in", "kept"])]
+    # Of a control's students, who share their rows, the first is drawn.
+    later = (ledger["step"] == "train_student") & ~ledger["scope"].str.endswith("/0")
+    reasons = ledger[~ledger["reason"].isin(["in", "kept"]) & ~later]
     fallen = drawn[drawn["kind"] == "dropped"]
     assert fallen["rows"].sum() == reasons["rows"].sum()
     assert set(zip(fallen["step"], fallen["line"], strict=True)) == set(
@@ -558,7 +565,7 @@ _SHOWN = {
     "Solved queries": ("Solved", lambda rows: rows.loc[rows["category"] == "all", "acceptance"].map(percent)),
     "Verdicts and their reasons": ("Share", lambda rows: rows["share"].map(percent)),
     "parallel: ": ("Tokens", lambda rows: rows.loc[rows["category"] == "all", "tokens"].map(number)),
-    "Training": ("Traces", lambda *summaries: [number(summary["rows"]) for summary in summaries]),
+    "Training": ("Tokens seen", lambda rows: rows["tokens_seen"].map(number)),
     "Queries close to": ("Flagged", lambda chosen: [number(row["flagged"]) for row in chosen["flagged"]]),
 }
 

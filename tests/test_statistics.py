@@ -410,6 +410,7 @@ LINKS = [
     ("verification/leaps/1/attempts", "decontaminate_queries kept {} rows of leaps, collect_attempts took in {}"),
     ("curation/leaps/1/traces", "collect_attempts kept {} rows of leaps/1, curate_traces took in {}"),
     ("datasets/parallel/leaps", "curate_traces kept {} rows of parallel/leaps, match_datasets took in {}"),
+    ("training/parallel/leaps/0/rows", "match_datasets kept {} rows of parallel/leaps/0, train_student took in {}"),
 ]
 
 
@@ -458,7 +459,8 @@ def test_a_table_with_fewer_rows_than_were_kept_fails(copied, stem):
 
 
 def test_a_study_that_has_not_run_to_its_end_reconciles_so_far(copied):
-    shutil.rmtree(copied / "datasets")
+    for folder in ("training", "datasets"):
+        shutil.rmtree(copied / folder)
     assert reconcile(copied)["step"].nunique() == 6
     shutil.rmtree(copied / "verification")
     with pytest.raises(LedgerError, match=r"curate_traces took in .* and collect_attempts has no ledger"):

@@ -124,7 +124,14 @@ def _make_rest(root: Path) -> None:
         )
         write_table(root / f"datasets/own_passes/{teacher}.parquet", kept, TRACES)
     (root / f"export/{study_tables.CONTROL}/steps").mkdir(parents=True)
-    write_json(root / f"training/{study_tables.CONTROL}/steps/0/summary.json", {"rows": 9, "excluded": 2})
+    # One student is trained, and a trace of its dataset was too long for it.
+    training = root / f"training/{study_tables.CONTROL}/steps/0"
+    write_json(training / "summary.json", {})
+    dataset = read_table(root / f"datasets/{study_tables.CONTROL}/steps.parquet", TRACES)
+    ledger = Ledger("train_student", f"{study_tables.CONTROL}/steps/0", dataset.num_rows)
+    ledger.keep(dataset.num_rows - 1)
+    ledger.drop(dataset["query_id"][-1].as_py(), "too_long", "9000 tokens")
+    ledger.write(training / "rows.ledger.parquet", training / "rows.dropped.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +208,13 @@ def test_a_query_that_went_all_the_way(finished, ask):
         f"export_dataset kept export/{study_tables.CONTROL}/steps",
         "export_dataset - own_passes: has not run",
     ]
-    student = f"{study_tables.CONTROL}/steps/0"
-    assert line_of(steps, "train_student") == f"train_student kept {student}: 2 of 9 traces were too long for it"
+    assert line_of(steps, "train_student") == f"train_student kept {study_tables.CONTROL}/steps/0"
+
+
+def test_a_trace_that_was_too_long_for_a_student_says_so(finished, ask):
+    last = read_table(finished / f"datasets/{study_tables.CONTROL}/steps.parquet", TRACES)["query_id"][-1].as_py()
+    told = ask(finished, last, "--teacher", "steps")
+    assert f"train_student dropped {study_tables.CONTROL}/steps/0: too_long: 9000 tokens" in " ".join(told.split())
 
 
 def test_every_row_of_every_table_of_dropped_rows_is_explained(finished, ask):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from test_environments import rules
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,20 @@ def test_shipped_configurations_plan_their_whole_study(plans, name):
     assert jobs.get("build_report") == (None if name == "reference.yaml" else 1)
     if name in ("released.yaml", "audit.yaml"):
         assert not {"train_student", "evaluate_student", "score_perplexity", "curate_traces"} & set(jobs)
+
+
+RECIPES = sorted(path.name for path in (ROOT / "config" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_can_be_laid_over_a_study(name, tmp_path):
+    study = yaml.safe_load((ROOT / "config" / "test.yaml").read_text())
+    del study["training"]
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    files = (tmp_path / "study.yaml", ROOT / "config" / "recipes" / name)
+    run = tool("snakemake", "-n", "--quiet", "rules", "-s", ROOT / "Snakefile", "-d", tmp_path, "--configfile", *files)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(r"^train_student +3$", run.stdout + run.stderr, re.M)
 
 
 def test_no_job_depends_on_where_the_project_lies():

@@ -6,9 +6,9 @@
     .venv/bin/python tools/store.py merge OTHER_STORE results/store
 
 `show` prints a table: per kind of row and model the distinct rows, tokens (generated, or read for a perplexity), engine time,
-size on disk, and when the first and the last were written. `verify` reads every byte (pages carry checksums), compares each key with the row it stands
+size on disk, and when the first and the last were written; then the students, finished or not. `verify` reads every byte (pages carry checksums), compares each key with the row it stands
 for, and ends with status 1 where anything is wrong; a damaged segment is set aside, so that its rows are generated again.
-`export` writes each row of a kind (`responses`, or `perplexities`) once, as JSON lines (plain or zstd) or Parquet. `merge` adds the segments of one store to another:
+`export` writes each row of a kind (`responses`, or `perplexities`) once, as JSON lines (plain or zstd) or Parquet. `merge` adds the segments and finished students of one store to another:
 they are copied whole and never changed, so it may be repeated or interrupted, and of two rows of one key the one
 written first counts, as everywhere.
 """
@@ -32,8 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from whichteacher.engines.specs import request_keys, score_keys  # noqa: E402
-from whichteacher.store import KINDS, Store  # noqa: E402
-from whichteacher.tables import atomic_path  # noqa: E402
+from whichteacher.store import KINDS, Store, model_digest  # noqa: E402
+from whichteacher.student_place import students  # noqa: E402
+from whichteacher.tables import atomic_folder, atomic_path  # noqa: E402
 
 #: A key holds the number of its attempt, a row does not: so many are tried before a key is called wrong.
 _ATTEMPTS = 256
@@ -87,8 +88,27 @@ def show(folder: Path) -> str:
                 *(spans or ("-", "-")),
             )
         )
-    widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
+    return _aligned(lines) + ("\n\n" + show_students(folder) if any(students(folder)) else "")
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def show_students(folder: Path) -> str:
+    """The table of the students, one line each; of one that is not finished, what its checkpoints hold."""
+    lines = [("student", "state", "steps", "tokens", "hours", "MiB")]
+    for key, place, facts in students(folder):
+        size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) / 2**20
+        checkpoints = [int(path.name.rpartition("-")[2]) for path in place.glob("work/checkpoint-*")]
+        done = (
+            ("finished", f"{facts['steps']:,}", f"{facts['tokens']:,}", f"{facts['seconds'] / 3600:.2f}")
+            if facts
+            else ("in work", f"{max(checkpoints, default=0):,}", "-", "-")
+        )
+        lines.append((key, *done, f"{size:.1f}"))
+    return _aligned(lines)
 
 
 def wrong_keys(table: pa.Table, kind: str) -> list[str]:
@@ -131,6 +151,9 @@ def verify(folder: Path) -> list[str]:
             f"{place}: {path.name} was never finished: delete it where no job writes to this store"
             for path in sorted(store.folder.glob(".*"))
         ]
+    for key, place, facts in students(folder):
+        if facts and model_digest(str(place / "finished" / "model"), None) != facts["digest"]:
+            found.append(f"students/{key}: the weights are not those that were trained: delete this folder")
     return found
 
 
@@ -167,7 +190,7 @@ def export(folder: Path, output: Path, model: str | None, kind: str = "responses
 
 
 def merge(source: Path, target: Path) -> int:
-    """Copy the segments of the store ``source`` that ``target`` lacks, and return how many those were."""
+    """Copy the segments and finished students of the store ``source`` that ``target`` lacks, and return how many those were."""
     copied = 0
     for kind, store in stores(source):
         for path in store.segments():
@@ -176,6 +199,12 @@ def merge(source: Path, target: Path) -> int:
                 with atomic_path(there) as temporary:
                     shutil.copyfile(path, temporary)
                 copied += 1
+    for key, place, facts in students(source):
+        there = target / "students" / key / "finished"
+        if facts and not there.exists():
+            with atomic_folder(there) as made:
+                shutil.copytree(place / "finished", made, dirs_exist_ok=True)
+            copied += 1
     return copied
 
 
@@ -200,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif told.command == "export":
         print(f"{export(told.store, told.output, told.model, told.kind):,} rows written to {told.output}")
     elif told.command == "merge":
-        print(f"{merge(told.source, told.store):,} segments copied to {told.store}")
+        print(f"{merge(told.source, told.store):,} segments and students copied to {told.store}")
     else:
         wrong = verify(told.store)
         print("\n".join(wrong) if wrong else "the store is whole")

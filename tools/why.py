@@ -369,7 +369,7 @@ def after_acceptance(results: Results, teacher: str, place: Place, attempt_id: s
             export = f"export/{control}/{teacher}"
             done = results.path(export).is_dir()
             yield told("export_dataset", "kept" if done else "-", export if done else f"{control}: has not run")
-            yield from students(results, control, teacher)
+            yield from students(results, control, teacher, query)
 
 
 def lost(results: Results, step: str, stem: str, query: str, control: str = "") -> Iterator[str]:
@@ -383,15 +383,16 @@ def lost(results: Results, step: str, stem: str, query: str, control: str = "") 
         )
 
 
-def students(results: Results, control: str, teacher: str) -> Iterator[str]:
-    """The students that were given a dataset."""
+def students(results: Results, control: str, teacher: str, query: str) -> Iterator[str]:
+    """The students that were given a dataset, and whether they were trained on a query's trace."""
     for seed in results.study.training.seeds if results.study.training else ():
         student = f"{control}/{teacher}/{seed}"
-        summary = results.path(f"training/{student}/summary.json")
-        if summary.exists():
-            numbers = json.loads(summary.read_text(encoding="utf-8"))
-            excluded = f"{numbers['excluded']:,} of {numbers['rows']:,} traces were too long for it"
-            yield told("train_student", "kept", student, excluded if numbers["excluded"] else "")
+        if results.path(f"training/{student}/summary.json").exists():
+            left_out = results.rows(f"training/{student}/rows.dropped.parquet", query, ["reason", "detail"])
+            for row in left_out:
+                yield told("train_student", "dropped", student, row["reason"], shown(row["detail"] or ""))
+            if not left_out:
+                yield told("train_student", "kept", student)
 
 
 def story(results: Results, place: Place, others: Sequence[Place]) -> Iterator[str]:

@@ -17,7 +17,15 @@ os.environ.update(PYTHONPATH=str(WORKFLOW))
 # Where the post-deploy scripts of the conda environments find their locks.
 os.environ.update(WHICHTEACHER_ENVS=str(WORKFLOW.parent / "envs"))
 
-from whichteacher.config import CATEGORIES, RUNNING, PRESENTED, ConfigError, check_config, unpinned_revisions
+from whichteacher.config import (
+    CATEGORIES,
+    PRESENTED,
+    RUNNING,
+    TRAINING_RUNNING,
+    ConfigError,
+    check_config,
+    unpinned_revisions,
+)
 from whichteacher.miniature.teachers import check_digests
 from whichteacher.places import locate
 
@@ -53,6 +61,7 @@ config["running"] = {
         for name, judge in STUDY.verification.judges.items()
     },
     **{f"scorer:{name}": scorer.model_dump(mode="json", include=RUNNING) for name, scorer in SCORERS.items()},
+    **({"training:": STUDY.training.model_dump(include=TRAINING_RUNNING)} if STUDY.training else {}),
 }
 CONSTRAINT_JUDGE = STUDY.verification.judge_of("instruction_following")
 # What stands in the place of a control's name where it is no student that is evaluated.
@@ -61,6 +70,20 @@ EVALUATED = STUDY.evaluation.models if STUDY.evaluation else {}
 CONTROLS = list(STUDY.curation.controls) if STUDY.curation else []
 # The datasets that the figures show, and whose students: the first control's.
 SHOWN = next(iter(CONTROLS), None)
+# What training leaves of every student, by name.
+STUDENT_FILES = {
+    name: (
+        collect(
+            f"<results>/training/{{control}}/{{teacher}}/{{seed}}/{name}",
+            control=CONTROLS,
+            teacher=TEACHERS,
+            seed=STUDY.training.seeds,
+        )
+        if STUDY.training
+        else []
+    )
+    for name in ("summary.json", "preflight.json", "log.parquet", "rows.ledger.parquet")
+}
 BENCHMARK_BLOCKS = STUDY.evaluation.benchmarks if STUDY.evaluation else {}
 AUDIT_TABLES = [
     "releases",

@@ -54,7 +54,7 @@ STATISTICS = [
     ),
     "ledger",
     *AUDITS,
-    *(["scores", "student_comparison", "failure_comparison", *STUDENT_TABLES] if STUDY.training else []),
+    *(["training", "scores", "student_comparison", "failure_comparison", *STUDENT_TABLES] if STUDY.training else []),
     *(["model_scores"] if EVALUATED else []),
 ]
 
@@ -480,12 +480,13 @@ rule build_report:
         student_comparison="<results>/statistics/student_comparison.csv" if STUDY.training else [],
         table1="<results>/tables/table1.csv" if STUDY.training else [],
         table2="<results>/tables/table2.csv" if STUDY.training else [],
-        summaries=(
+        training="<results>/statistics/training.csv" if STUDY.training else [],
+        preflights=(
             collect(
-                "<results>/training/{control}/{teacher}/{seed}/summary.json",
-                control=CONTROLS,
+                "<results>/training/{control}/{teacher}/{seed}/preflight.json",
+                control=SHOWN,
                 teacher=TEACHERS,
-                seed=STUDY.training.seeds,
+                seed=STUDY.training.seeds[0],
             )
             if STUDY.training
             else []

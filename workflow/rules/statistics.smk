@@ -21,6 +21,7 @@ if not STUDY.audit:
             control=CONTROLS,
             teacher=TEACHERS,
         ),
+        *STUDENT_FILES["rows.ledger.parquet"],
     ]
 
 
@@ -205,6 +206,25 @@ rule compare_teachers:
 
 
 if STUDY.training:
+
+    rule summarise_training:
+        input:
+            summaries=STUDENT_FILES["summary.json"],
+            preflights=STUDENT_FILES["preflight.json"],
+            ledgers=STUDENT_FILES["rows.ledger.parquet"],
+            code=code("summarise_training"),
+        output:
+            "<results>/statistics/training.csv",
+        log:
+            "<logs>/summarise_training.log",
+        conda:
+            "../../envs/statistics.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        script:
+            "../scripts/summarise_training.py"
 
     rule compare_students:
         input:

@@ -23,10 +23,10 @@ from whichteacher.report.corpus import (
     planted_faults,
     quoting_table,
 )
-from whichteacher.report.costs import generation_costs, training_costs
+from whichteacher.report.costs import generation_costs
 from whichteacher.report.datasets import balances
 from whichteacher.report.formatting import number
-from whichteacher.report.source import link, read, together
+from whichteacher.report.source import link, read
 from whichteacher.report.students import (
     adaptivity,
     findings,
@@ -48,6 +48,7 @@ from whichteacher.report.teachers import (
     teacher_comparison,
     teacher_summary,
 )
+from whichteacher.report.training import packed_batches, training_costs, training_data
 from whichteacher.report.verdicts import build_verdicts
 from whichteacher.tables import versions, write_text
 
@@ -109,7 +110,6 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "figures": [pictures[name] for name in FIGURES if name in pictures and name not in _APART],
         "balances": [],
         "costs": None,
-        "training": None,
         "example": None,
         "judged": pictures["verdicts"],
         "thresholds": pictures["thresholds"],
@@ -147,6 +147,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "datasets": compared,
         "teachers": compared,
         "traces": page["example"] is not None,
+        "training": page["trained"],
         "costs": compared,
     }
     names = {
@@ -157,6 +158,7 @@ def build(inputs: Mapping[str, Any], study: Mapping[str, Any], folder: Path) -> 
         "teachers": "Teachers",
         "traces": "Traces",
         "datasets": "Datasets",
+        "training": "Training",
         "costs": "Costs",
         "verdicts": "Verdicts",
         "ledger": "Ledger",
@@ -227,7 +229,7 @@ def build_students(
     rows = comparison.content
     shown = (rows["benchmark"] == ALL) & (rows["control"] == next(iter(controls)))
     scores = read(inputs["scores"], folder, dtype={"seed": str})
-    summaries = together({"/".join(Path(path).parts[-4:-1]): read(path, folder) for path in inputs["summaries"]})
+    training = read(inputs["training"], folder)
     titles = {
         "table1": "Table 1. Pass@1 in percent, ± standard error over problems.",
         "table2": "Table 2. Mean output tokens per sample.",
@@ -259,7 +261,12 @@ def build_students(
             if inputs["model_scores"]
             else None
         ),
-        "training": summaries.table(training_costs, teachers),
+        "training": training.table(training_costs, teachers),
+        "trained_on": training.table(training_data, teachers),
+        "batches": packed_batches(
+            [read(path, folder) for path in inputs["preflights"]],
+            [teachers[Path(path).parts[-3]] for path in inputs["preflights"]],
+        ),
     }
 
 

@@ -2,7 +2,7 @@
 
 Reads the ledger of the whole study; writes the figure as SVG, PNG and PDF and its data as CSV: one row per line of the figure, with
 its rows, where its bar starts, and its share (both in percent: the start of what came into the section, the share of what
-came into the step). The corpus is one section, each teacher another.
+came into the step). The corpus is one section, each teacher another; of its students, who share their rows, the first seed is shown.
 
 A bar shows the part of the whole, so it starts at zero and is linear. One row beside two million cannot be seen there: that
 is why each line has a dot on a logarithmic axis too, and its number.
@@ -23,7 +23,7 @@ CORPUS, _PUBLISHED = "Corpus", ", published"
 #: Steps of the corpus, then those of a teacher, each in the order the rows walk through them.
 CORPUS_STEPS = ("import_source", "clean_queries", "deduplicate_queries", "decontaminate_queries")
 TEACHER_STEPS = ("collect_attempts", "curate_traces")
-PUBLISHED_STEP, FORKED_STEP = "import_traces", "match_datasets"
+PUBLISHED_STEP, FORKED_STEP, TRAINED_STEP = "import_traces", "match_datasets", "train_student"
 #: What is left of the corpus, and what falls.
 _KEPT, _DROPPED = "#33658a", "#b5443a"
 #: Inches: the figure and its two panels (left edge and width), a line, and what stands above and below all lines.
@@ -94,13 +94,19 @@ def teacher_lines(lines: pd.DataFrame, teacher: str) -> Iterator[Line]:
     """The section of a teacher: its published answers where it has some, its queries, and what is in its datasets."""
     parts = lines["scope"].str.split("/", expand=True).reindex(columns=range(2))
     forked = lines[(lines["step"] == FORKED_STEP) & (parts[1] == teacher)]
-    mine = lines[(lines["step"] != FORKED_STEP) & (parts[0] == teacher)]
+    trained = lines[(lines["step"] == TRAINED_STEP) & (parts[1] == teacher)]
+    mine = lines[~lines["step"].isin([FORKED_STEP, TRAINED_STEP]) & (parts[0] == teacher)]
     if (mine["step"] == PUBLISHED_STEP).any():
         yield from _steps(mine, teacher + _PUBLISHED, (PUBLISHED_STEP,), "published answers")
     yield from _steps(mine, teacher, TEACHER_STEPS, "queries asked")
     whole = _rows_in(mine, TEACHER_STEPS)
     for control, here in forked.groupby(parts[0], sort=False):
         yield from _step(here, teacher, FORKED_STEP, f"{FORKED_STEP}: {control}", whole)
+        # The rows are the same for every seed.
+        seeds = trained[parts.loc[trained.index, 0] == control]
+        first = seeds[seeds["scope"] == seeds["scope"].min()]
+        if len(first):
+            yield from _step(first, teacher, TRAINED_STEP, f"{TRAINED_STEP}: {control}", whole)
 
 
 def prepare(lines: pd.DataFrame, teachers: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:

@@ -22,7 +22,8 @@ from whichteacher.tables import read_frame, write_text
 
 #: Steps that hand their kept rows on, in the order of the data, and how their scopes compare: ``all`` adds up every scope;
 #: ``every``: each teacher, over all of its shards, takes in all rows; ``scope``: each scope what the same one kept;
-#: ``control``: each control of a teacher takes in what all shards of the teacher kept.
+#: ``control``: each control of a teacher takes in what all shards of the teacher kept; ``seed``: each seed of a control and
+#: teacher what their dataset kept.
 FLOWS = (
     ("import_source", "clean_queries", "all"),
     ("clean_queries", "deduplicate_queries", "all"),
@@ -30,6 +31,7 @@ FLOWS = (
     ("decontaminate_queries", "collect_attempts", "every"),
     ("collect_attempts", "curate_traces", "scope"),
     ("curate_traces", "match_datasets", "control"),
+    ("match_datasets", "train_student", "seed"),
 )
 #: Steps with one table for each ledger, which holds the kept rows.
 TABLES = ("curate_traces", "match_datasets")
@@ -57,6 +59,9 @@ def flow(kept: pd.Series, taken: pd.Series, kind: str) -> tuple[pd.Series, pd.Se
         kept = _by_teacher(kept)
         controls = dict.fromkeys(taken.index.str.split("/").str[0])
         return pd.Series({f"{name}/{teacher}": kept[teacher] for name in controls for teacher in kept.index}), taken
+    if kind == "seed":
+        seeds = dict.fromkeys(taken.index.str.split("/").str[-1])
+        return pd.Series({f"{dataset}/{seed}": rows for dataset, rows in kept.items() for seed in seeds}), taken
     return kept, taken
 
 

@@ -1,82 +1,287 @@
 """Train one student on one dataset with one seed.
 
 Reads a dataset (TRACES) and writes the student as an ordinary model folder (safetensors, tokenizer, template, generation
-settings), its loss per optimizer step (TRAINING_LOG) and a summary: rows in, rows excluded for their length, tokens,
-loss tokens, steps, seconds, parameters and the digest of the weights.
+settings, card), its log per optimizer step (TRAINING_LOG), what was proved before the first step (JSON, see
+:func:`whichteacher.preflight.check_training`), the ledger of its rows with those dropped (LEDGER, DROPPED), and a summary
+(JSON): rows, excluded, samples, tokens and loss tokens of one epoch, packed rows and their fill, tokens and loss tokens
+trained on, steps, seconds over all starts, devices, device hours (None without GPUs), peak memory in bytes, parameters, the
+digest of the weights.
 
-With several devices or DeepSpeed the same file runs as a program under torchrun, one process per device.
+The student is made in the store, with checkpoints, and kept there: killed, it goes on from its last checkpoint, and where the
+same student was ever finished it is not trained again. With several devices or DeepSpeed this file also runs as a program
+under torchrun, one process per device.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from whichteacher.ledger import Ledger
 from whichteacher.responses import join_response
 from whichteacher.rule import InputError
 from whichteacher.schemas import TRACES, TRAINING_LOG
-from whichteacher.store import model_digest
-from whichteacher.tables import read_table, write_json, write_table
-from whichteacher.training import fits, load_student, render_samples, train
+from whichteacher.store import digest, model_digest
+from whichteacher.student_place import FACTS, StudentPlace, student_key
+from whichteacher.tables import read_parts, versions, write_json, write_table
+from whichteacher.training import (
+    BATCH_ROWS,
+    Counts,
+    Sample,
+    Trained,
+    control_tokens,
+    held_control_token,
+    load_student,
+    load_tokenizer,
+    render_samples,
+    train,
+    write_samples,
+)
+
+_SAMPLES = "samples.arrow"
+_REFUSED = "refused.txt"
+_CARD = Path(__file__).resolve().parents[1] / "report" / "student_card.md"
 
 
-def read_rows(dataset: str) -> list[dict[str, Any]]:
-    """Turns and response of every trace, in the order of ``query_id``: the same queries come in the same order for
-    every teacher, whatever the order of the file."""
-    table = read_table(dataset, TRACES, ["query_id", "turns", "thinking", "answer"]).sort_by("query_id")
-    return [
-        {"turns": row["turns"], "response": join_response(row["thinking"], row["answer"])} for row in table.to_pylist()
-    ]
+def read_rows(dataset: str) -> Iterator[list[dict[str, Any]]]:
+    """Batches of rows with query id, turns and response, in the order of ``query_id``: the same queries come in the same
+    order for every teacher. Raises :class:`InputError` where the file has another order."""
+    last = ""
+    for part in read_parts(dataset, TRACES, ["query_id", "turns", "thinking", "answer"], BATCH_ROWS):
+        rows = [
+            {
+                "query_id": row["query_id"],
+                "turns": row["turns"],
+                "response": join_response(row["thinking"], row["answer"]),
+            }
+            for row in part.to_pylist()
+        ]
+        ids = [last, *(row["query_id"] for row in rows)]
+        if ids != sorted(ids):
+            raise InputError(f"{dataset}: its rows are not in the order of query_id: make the dataset again")
+        last = ids[-1]
+        yield rows
+
+
+def select_samples(
+    dataset: str, tokenizer: Any, system_prompt: str, max_length: int, ledger: Ledger
+) -> Iterator[Sample]:
+    """The samples to train on. Longer ones are excluded and never cut (paper, section 3.1), and so are rows whose text holds
+    a token of the template's; the ledger has both."""
+    structure = control_tokens(tokenizer)
+    for rows in read_rows(dataset):
+        ledger.rows_in += len(rows)
+        clean = []
+        for row in rows:
+            held = held_control_token(row, structure)
+            if held is None:
+                clean.append(row)
+            else:
+                ledger.drop(row["query_id"], "control_token", held)
+        for row, sample in zip(clean, render_samples(clean, tokenizer, system_prompt), strict=True):
+            length = len(sample.prompt) + len(sample.completion)
+            if length > max_length:
+                ledger.drop(row["query_id"], "too_long", f"{length} tokens")
+            else:
+                ledger.keep(1)
+                yield sample
 
 
 def main(
-    dataset: str, model: str, log: str, summary: str, training: dict[str, Any], seed: int, step: str = "train_student"
+    dataset: str,
+    outputs: Mapping[str, str],
+    store: str,
+    training: dict[str, Any],
+    running: Mapping[str, Any],
+    seed: int,
+    student: str,
+    threads: int = 1,
 ) -> None:
-    """Train and write; see the module's docstring. ``training`` is the configuration block as plain JSON types.
+    """Train and write; see the module's docstring.
 
-    Raises :class:`InputError` if no sample fits into ``max_length``.
+    ``outputs`` holds the paths ``model``, ``log``, ``preflight``, ``ledger``, ``dropped`` and ``summary``; ``training`` is the
+    configuration block as plain JSON types, ``running`` what changes no student (``checkpoint_steps``, ``nodes``).
+    Raises :class:`InputError` if no sample fits into ``max_length``, or the preflight finds a fault.
     """
-    started = time.monotonic()
     recipe = training["recipe"]
-    student, tokenizer = load_student(training)
-    samples = render_samples(read_rows(dataset), tokenizer, training["system_prompt"])
-    kept = [sample for sample in samples if fits(sample, recipe["max_length"])]
-    if not kept:
-        raise InputError(
-            f"{dataset}: none of its {len(samples)} samples fits into training.recipe.max_length = {recipe['max_length']}"
+    tokenizer = load_tokenizer(training)
+    ledger = Ledger("train_student", student, 0)
+    # Beside the students, to be renamed; under the output's own name, so that the next start overwrites what a killed one left.
+    scratch = Path(store) / "students" / f".{digest(str(Path(outputs['model']).resolve()))}.{_SAMPLES}"
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        counts = write_samples(
+            scratch, select_samples(dataset, tokenizer, training["system_prompt"], recipe["max_length"], ledger)
         )
-    rows = train(student, tokenizer, kept, recipe, seed, Path(model), step)
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_table(log, rows, TRAINING_LOG, {"training": training, "seed": seed})
-        write_json(
-            summary,
-            {
-                "rows": len(samples),
-                "excluded": len(samples) - len(kept),
-                "tokens": rows[-1]["tokens"],
-                "tokens_per_epoch": sum(len(sample.prompt) + len(sample.completion) for sample in kept),
-                "loss_tokens_per_epoch": sum(len(sample.completion) for sample in kept),
-                "steps": rows[-1]["step"],
-                "seconds": time.monotonic() - started,
+        if not counts.samples:
+            raise InputError(
+                f"{dataset}: none of its {ledger.rows_in} samples fits into training.recipe.max_length = {recipe['max_length']}"
+            )
+        ledger.write(outputs["ledger"], outputs["dropped"])
+        key = student_key(training, counts.digest, tokenizer.get_vocab(), seed)
+        place = StudentPlace(store, key)
+        job = {
+            **{"store": store, "key": key, "training": training, "seed": seed, "student": student},
+            **{"counts": counts._asdict(), "checkpoint_steps": running["checkpoint_steps"]},
+        }
+        with place.held():
+            finished = place.finished.exists()
+            if not finished:
+                place.work.mkdir(exist_ok=True)
+                # An earlier start's file holds the same, and what was packed from it lies beside it.
+                if not (place.work / _SAMPLES).exists():
+                    scratch.replace(place.work / _SAMPLES)
+        if finished:
+            print(f"the store holds this student: {key}")
+        elif recipe["devices"] > 1 or recipe["deepspeed"]:
+            launch(job, recipe["devices"], running["nodes"], threads)
+        else:
+            make(**job)
+    finally:
+        scratch.unlink(missing_ok=True)
+    place.deliver({name: outputs[Path(name).stem] for name in ("model", "log.parquet", "preflight.json")})
+    facts = json.loads((place.finished / FACTS).read_text(encoding="utf-8"))
+    write_json(outputs["summary"], {"rows": ledger.rows_in, "excluded": ledger.rows_in - ledger.kept, **facts})
+
+
+def make(
+    store: str,
+    key: str,
+    training: dict[str, Any],
+    seed: int,
+    student: str,
+    counts: dict[str, Any],
+    checkpoint_steps: int,
+) -> None:
+    """Make the student of ``key`` in the store: in each of its processes at once, of which the first writes."""
+    place, recipe = StudentPlace(store, key), training["recipe"]
+    tokenizer = load_tokenizer(training)
+
+    def run() -> Trained:
+        return train(
+            lambda: load_student(training, tokenizer),
+            tokenizer,
+            place.work / _SAMPLES,
+            Counts(**counts),
+            recipe,
+            seed,
+            place.work,
+            place.work / "model",
+            f"train_student {student}",
+            checkpoint_steps,
+        )
+
+    if int(os.environ.get("RANK", "0")):
+        run()
+        return
+    with place.held():
+        if place.finished.exists():  # by the job that was waited for
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise SystemExit(1)  # the launcher ends the others
+            return
+        trained = run()
+        with place.finishing() as folder:
+            (place.work / "model").rename(folder / "model")
+            last = trained.log[-1]
+            facts = {
+                "samples": counts["samples"],
+                "tokens_per_epoch": counts["tokens"],
+                "loss_tokens_per_epoch": counts["loss_tokens"],
+                "packed_rows": trained.packed_rows,
+                "fill": counts["tokens"] / (trained.packed_rows * recipe["max_length"]) if recipe["packing"] else None,
+                "tokens": last["tokens"],
+                "loss_tokens": last["loss_tokens"],
+                "steps": last["step"],
+                "seconds": last["seconds"],
                 "devices": recipe["devices"],
-                "parameters": sum(parameter.numel() for parameter in student.parameters()),
-                "digest": model_digest(model, None),
-            },
+                "device_hours": last["seconds"] * recipe["devices"] / 3600 if trained.on_gpus else None,
+                "peak_memory": trained.peak_memory,
+                "parameters": trained.parameters,
+                "digest": model_digest(str(folder / "model"), None),
+                "key": key,
+                "packages": versions("torch", "transformers", "trl", "accelerate"),
+            }
+            write_table(folder / "log.parquet", trained.log, TRAINING_LOG, {"training": training, "seed": seed})
+            write_json(folder / "preflight.json", trained.preflight)
+            write_json(folder / FACTS, facts)
+            write_card(folder / "model", training, seed, student, facts)
+
+
+def write_card(folder: Path, training: Mapping[str, Any], seed: int, student: str, facts: Mapping[str, Any]) -> None:
+    """The model card, by huggingface_hub. It holds no time and no path of the machine: equal students have equal cards."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    base, architecture = training["base"], training["architecture"]
+    control, teacher, _ = student.split("/")
+    data = ModelCardData(
+        base_model=base["model"] if base and base["revision"] else None,
+        base_model_relation="finetune" if base and base["revision"] else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["whichteacher", "sft", "trl"],
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(_CARD),
+        control=control,
+        teacher=teacher,
+        seed=seed,
+        base=base,
+        architecture=architecture,
+        system_prompt=training["system_prompt"],
+        recipe=training["recipe"],
+        facts=facts,
+    )
+    card.save(folder / "README.md")
+
+
+def launch(job: dict[str, Any], devices: int, nodes: int, threads: int) -> None:
+    """Run :func:`make` under torchrun, one process per device; on several nodes through Slurm's ``srun``.
+
+    Raises :class:`InputError` with the words of the process that refused, :class:`RuntimeError` where one failed.
+    """
+    place = StudentPlace(job["store"], job["key"])
+    file, refused = place.work / "job.json", place.work / _REFUSED
+    write_json(file, job)
+    refused.unlink(missing_ok=True)
+    command = [*launcher(devices, nodes), __file__, str(file)]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(max(1, threads * nodes // devices)),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+    }
+    failed = subprocess.run(command, env=environment, check=False).returncode
+    if failed and not place.finished.exists():
+        if refused.exists():
+            raise InputError(refused.read_text(encoding="utf-8"))
+        raise RuntimeError("training failed in one of its processes; the log says where")
+
+
+def launcher(devices: int, nodes: int) -> list[str]:
+    """The beginning of the command that starts ``devices`` processes, on this machine or, in a Slurm job, on ``nodes``.
+
+    Raises :class:`InputError` where several nodes are asked for outside of a Slurm job.
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices // nodes}"]
+    if nodes == 1:
+        return [*torchrun, "--standalone"]
+    listed = os.environ.get("SLURM_JOB_NODELIST")
+    if listed is None or shutil.which("srun") is None:
+        raise InputError(
+            f"config key training.nodes (value {nodes}): several nodes need a Slurm job: use profiles/slurm"
         )
-
-
-def launch(arguments: dict[str, Any], devices: int) -> None:
-    """Run :func:`main` with ``arguments`` under torchrun, ``devices`` processes on this machine."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as job:
-        json.dump(arguments, job)
-        job.flush()
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-        if subprocess.run([*command, __file__, job.name], check=False).returncode:
-            raise RuntimeError("training failed in one of its processes; the log says where")
+    hosts = subprocess.run(
+        ["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=True
+    ).stdout.split()
+    # A port of the job's own: two jobs may share a node.
+    port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={hosts[0]}:{port}", f"--rdzv-id={os.environ['SLURM_JOB_ID']}"]
+    # The job itself runs as a step of the first node, whose processors and GPUs it shares with this one.
+    step = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+    return [*step, *torchrun, f"--nnodes={nodes}", *meeting]
 
 
 if "snakemake" in globals():
@@ -84,19 +289,20 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)  # noqa: F821
-        job = {
-            "dataset": snakemake.input.dataset,  # noqa: F821
-            "model": snakemake.output.model,  # noqa: F821
-            "log": snakemake.output.log,  # noqa: F821
-            "summary": snakemake.output.summary,  # noqa: F821
-            "training": snakemake.params.training,  # noqa: F821
-            "seed": snakemake.params.seed,  # noqa: F821
-            "step": "train_student " + "/".join(snakemake.wildcards),  # noqa: F821
-        }
-        plan = job["training"]["recipe"]
-        if plan["devices"] > 1 or plan["deepspeed"]:
-            launch(job, plan["devices"])
-        else:
-            main(**job)
+        main(
+            snakemake.input.dataset,  # noqa: F821
+            dict(snakemake.output.items()),  # noqa: F821
+            snakemake.params.store,  # noqa: F821
+            snakemake.params.training,  # noqa: F821
+            snakemake.config["running"]["training:"],  # noqa: F821
+            snakemake.params.seed,  # noqa: F821
+            "/".join(snakemake.wildcards),  # noqa: F821
+            snakemake.threads,  # noqa: F821
+        )
 elif __name__ == "__main__":
-    main(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    told = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    try:
+        make(**told)
+    except InputError as error:
+        (Path(sys.argv[1]).parent / _REFUSED).write_text(str(error), encoding="utf-8")
+        raise

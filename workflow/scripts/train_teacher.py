@@ -7,6 +7,7 @@ settings. Each model draws its practice problems from a seed of its own.
 """
 
 import random
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from whichteacher.miniature.problems import CATEGORIES, draw_problem
 from whichteacher.miniature.styles import write_trace
 from whichteacher.miniature.tokenizer import build_tokenizer
 from whichteacher.responses import join_response
-from whichteacher.training import build_model, render_samples, train
+from whichteacher.training import build_model, render_samples, train, write_samples
 
 
 def practice_rows(name: str, styles: Sequence[str], count: int, math_share: float) -> list[dict[str, Any]]:
@@ -45,8 +46,20 @@ def main(name: str, base: str | None, folder: str, practice: dict[str, Any]) -> 
         else build_model(practice["architecture"], tokenizer)
     )
     rows = practice_rows(name, practice["styles"], practice["rows"], practice["math_share"])
-    samples = render_samples(rows, tokenizer, "")
-    train(model, tokenizer, samples, practice["recipe"], 0, Path(folder), f"train_teacher {name}")
+    with tempfile.TemporaryDirectory(prefix="train_teacher.") as scratch:
+        samples = Path(scratch) / "samples.arrow"
+        counts = write_samples(samples, render_samples(rows, tokenizer, ""))
+        train(
+            lambda: model,
+            tokenizer,
+            samples,
+            counts,
+            practice["recipe"],
+            0,
+            Path(scratch),
+            Path(folder),
+            f"train_teacher {name}",
+        )
     # Half the size to ship; vLLM is told to serve it in float32.
     model.to(torch.bfloat16).save_pretrained(folder)
 

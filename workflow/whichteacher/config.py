@@ -465,6 +465,8 @@ RUNNING = {
     "vllm_arguments": True,
     "endpoint": {"base_url", "api_key_env", "concurrency", "requests_per_minute", "retries", "timeout_seconds"},
 }
+#: The same of the students' training.
+TRAINING_RUNNING = {"checkpoint_steps", "nodes"}
 #: What figures and tables alone use of a teacher.
 PRESENTED = {"label", "colour", "price_per_million_tokens", "price_per_device_hour"}
 
@@ -906,6 +908,14 @@ class Curation(Block):
         return self
 
 
+class Lora(Block):
+    """Low-rank adapters on all linear layers instead of full fine-tuning; merged into the student at its end."""
+
+    rank: Positive = Field(64, description="Rank of the adapters.")
+    alpha: Positive = Field(128, description="Their weight is alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the adapters.")
+
+
 class Recipe(Block):
     """One training recipe for every teacher's dataset."""
 
@@ -920,10 +930,35 @@ class Recipe(Block):
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     adam_beta2: float = Field(0.95, gt=0, lt=1, description="AdamW second-moment decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
-    bf16: bool = Field(True, description="bfloat16 training; false trains in float32.")
+    bf16: bool = Field(True, description="bfloat16 on a GPU (master weights stay float32); false trains in float32.")
     gradient_checkpointing: bool = Field(True, description="Trade time for memory.")
+    attention: str = Field(
+        "sdpa",
+        pattern=r"^(sdpa|eager|flex_attention|flash_attention_[234]|[\w.-]+/[\w.-]+)$",
+        description="Attention kernels by transformers' name; `flash_attention_2` comes from the hub and needs a GPU.",
+    )
+    liger: bool = Field(False, description="Liger's fused kernels; needs a GPU.")
+    lora: Lora | None = Field(None, description="Train adapters only; none trains all weights.")
     deepspeed: Literal["zero2", "zero3"] | None = Field(None, description="DeepSpeed stage; none trains without it.")
-    devices: Positive = Field(1, description="Processes per student.")
+    offload: bool = Field(
+        False, description="Keep DeepSpeed's optimizer states (of zero3 the weights too) in main memory."
+    )
+    devices: Positive = Field(1, description="Processes per student, over all nodes; each has a GPU of its own.")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        if self.batch_size % (self.micro_batch_size * self.devices):
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of micro_batch_size x devices = "
+                f"{self.micro_batch_size * self.devices}: change one of them"
+            )
+        if self.offload and self.deepspeed is None:
+            raise ValueError("offload is DeepSpeed's: name a `deepspeed` stage, or remove it")
+        if self.lora is not None and self.deepspeed == "zero3":
+            raise ValueError(
+                "adapters are merged where all weights are at hand: use deepspeed zero2 or none with `lora`"
+            )
+        return self
 
 
 class Architecture(Block):
@@ -950,6 +985,11 @@ class Training(Block):
     architecture: Architecture | None = Field(None, description="Student to train from scratch.")
     system_prompt: str = Field("", description="System message of training samples; empty sends none.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="Training seeds: one student each.")
+    checkpoint_steps: Positive = Field(
+        200,
+        description="Optimizer steps between checkpoints: what a killed training loses at most. Changes no student.",
+    )
+    nodes: Positive = Field(1, description="Machines that share the devices of one student; more than one needs Slurm.")
     recipe: Recipe = Field(default_factory=Recipe, description="Identical for every teacher.")
 
     @model_validator(mode="after")
@@ -958,6 +998,10 @@ class Training(Block):
             raise ValueError("give exactly one of `base` and `architecture`")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds repeat: every student needs a seed of its own")
+        if self.recipe.devices % self.nodes:
+            raise ValueError(
+                f"recipe.devices {self.recipe.devices} do not share out over {self.nodes} nodes: change one"
+            )
         return self
 
 

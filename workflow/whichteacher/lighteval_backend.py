@@ -41,7 +41,7 @@ from lighteval.tasks.registry import Registry
 from lighteval.tasks.requests import Doc, SamplingMethod
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from whichteacher.chat import messages
+from whichteacher.chat import RENDERED, check_template, messages
 from whichteacher.engines.respond import Request, Response, respond
 from whichteacher.engines.specs import VllmSpec
 from whichteacher.lighteval_tasks import find_task, metric_name, scorer, to_doc
@@ -205,6 +205,9 @@ class StudentModel(LightevalModel):
             raise InputError(
                 f"{spec.model}: the tokenizer has no chat template: save the one the student was trained with"
             )
+        trained = Path(spec.model) / RENDERED
+        if spec.revision is None and trained.exists():
+            check_template(self._tokenizer, trained)
         self.prompt_manager = PromptManager(True, self._tokenizer, self.config.system_prompt)
 
     @property

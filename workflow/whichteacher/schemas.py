@@ -356,8 +356,10 @@ TRAINING_LOG = _schema(
     epoch=FLOAT,
     loss=FLOAT,
     learning_rate=FLOAT,
-    tokens=INT,  # tokens seen so far
-    seconds=FLOAT,
+    gradient_norm=(FLOAT, "null"),  # before clipping
+    tokens=INT,  # seen so far, over all devices
+    loss_tokens=INT,  # of them, those that carried loss
+    seconds=FLOAT,  # of training so far, over all starts
 )
 
 SAMPLES = _schema(

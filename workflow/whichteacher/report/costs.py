@@ -1,9 +1,8 @@
-"""What generation and training took."""
+"""What generation took."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -36,25 +35,3 @@ def generation_costs(costs: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
         "nobody accepted. A device is a GPU, or an engine on CPUs; prices only where the configuration names one."
     )
     return table(caption, (*heads, *more), rows, text=(0, 1))
-
-
-def training_costs(summaries: Mapping[str, Mapping[str, Any]], teachers: Mapping[str, str]) -> Table:
-    """What training each student took; ``summaries`` by name ``control/teacher/seed``."""
-    rows = []
-    for student, summary in summaries.items():
-        control, teacher, seed = student.split("/")
-        rows.append(
-            (
-                teachers[teacher],
-                control,
-                seed,
-                number(summary["rows"]),
-                number(summary["excluded"]),
-                number(summary["steps"]),
-                number(summary["tokens"]),
-                number(summary["parameters"]),
-                duration(summary["seconds"]),
-            )
-        )
-    heads = ("Teacher", "Control", "Seed", "Traces", "Too long", "Steps", "Tokens seen", "Parameters", "Time")
-    return table("Training", heads, rows, text=(0, 1, 2))

@@ -1,0 +1,187 @@
+"""What a training will train on, proved on its own data, model and kernels before the first step.
+
+Every trap here has cost somebody a training: a mask lost on its way to the loss (TRL threads 3484, 3781), an end token
+without loss (1623, 2059, 3091), packed samples that see each other (3526, 3673), rows cut without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow.compute as pc
+
+from whichteacher.rule import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTTrainer
+
+_IGNORED = -100
+_BATCH_ROWS = 256
+#: Tokens of each of the two samples that the isolation is tried on, half of them of the prompt where it has so many.
+_PROBE_TOKENS = 256
+#: A neighbour may move a sample's loss by this share of what one token of its own moves it; rounding is far below, and a
+#: visible neighbour moves it as much as its own tokens do.
+_LEAK_SHARE = 0.05
+_SHOWN_SAMPLES = 6
+_SHOWN_CHARACTERS = 1000
+
+
+class Packed(NamedTuple):
+    """One sample as the model will see it: token ids, and labels (-100: no loss)."""
+
+    tokens: list[int]
+    labels: list[int]
+
+
+def check_training(
+    trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, samples: int, tokens: int, loss_tokens: int
+) -> dict[str, Any]:
+    """Check what ``trainer`` is about to train on against what it was given: so many samples, tokens and loss tokens.
+
+    Returns the counts, how far a packed neighbour moves a sample's loss, and the first samples decoded. Raises
+    :class:`InputError` naming the first thing that is not as intended.
+    """
+    found = count_rows(trainer.train_dataset, trainer.args.max_length)
+    for name, wanted in (("samples", samples), ("tokens", tokens), ("loss_tokens", loss_tokens)):
+        if found[name] != wanted:
+            raise InputError(f"preflight: {found[name]} {name} would be trained on, {wanted} were written for it")
+    shown = min(len(trainer.train_dataset), trainer.args.per_device_train_batch_size)
+    rows = [trainer.train_dataset[number] for number in range(shown)]
+    first = split_batch(trainer.data_collator(rows))
+    for number, sample in enumerate(first):
+        check_sample(sample, tokenizer, number)
+    isolation = probe_isolation(trainer, first) if trainer.args.packing and len(first) > 1 else None
+    if isolation is not None and isolation["neighbour"] > _LEAK_SHARE * isolation["own"]:
+        raise InputError(
+            f"preflight: packed samples see each other: a neighbour's tokens move a sample's loss by {isolation['neighbour']:.3g}, "
+            f"one of its own by {isolation['own']:.3g}: choose another training.recipe.attention, or set packing to false"
+        )
+    return {**found, "isolation": isolation, "batch": [decode(sample, tokenizer) for sample in first[:_SHOWN_SAMPLES]]}
+
+
+def count_rows(dataset: Any, max_length: int) -> dict[str, int]:
+    """Rows, samples, tokens, loss tokens and the longest row of a packed dataset (or of one with a sample per row).
+
+    Raises :class:`InputError` where a row is longer than ``max_length``, or longer than its samples.
+    """
+    counts = {"rows": 0, "samples": 0, "tokens": 0, "loss_tokens": 0, "longest_row": 0}
+    for table in dataset.with_format("arrow").iter(_BATCH_ROWS):
+        lengths = pc.list_value_length(table["input_ids"])
+        counts["rows"] += table.num_rows
+        counts["tokens"] += pc.sum(lengths).as_py()
+        counts["loss_tokens"] += pc.sum(pc.not_equal(pc.list_flatten(table["labels"]), _IGNORED)).as_py()
+        counts["longest_row"] = max(counts["longest_row"], pc.max(lengths).as_py())
+        if "seq_lengths" in table.column_names:
+            packed = pc.list_flatten(table["seq_lengths"])
+            counts["samples"] += len(packed)
+            if pc.sum(packed).as_py() != pc.sum(lengths).as_py():
+                raise InputError("preflight: the lengths of packed samples do not add up to their rows")
+        else:
+            counts["samples"] += table.num_rows
+    if counts["longest_row"] > max_length:
+        raise InputError(f"preflight: a row of {counts['longest_row']} tokens is longer than max_length = {max_length}")
+    return counts
+
+
+def split_batch(batch: Mapping[str, Any]) -> list[Packed]:
+    """The samples of a collated batch: parted where positions begin anew, or by the rows and their attention mask."""
+    if "position_ids" in batch:
+        (tokens,), (labels,), (positions,) = (batch[name].tolist() for name in ("input_ids", "labels", "position_ids"))
+        starts = [place for place, position in enumerate(positions) if position == 0]
+        ends = [*starts[1:], len(tokens)]
+        return [Packed(tokens[start:end], labels[start:end]) for start, end in zip(starts, ends, strict=True)]
+    return [
+        Packed(tokens[: sum(mask)], labels[: sum(mask)])
+        for tokens, labels, mask in zip(
+            *(batch[name].tolist() for name in ("input_ids", "labels", "attention_mask")), strict=True
+        )
+    ]
+
+
+def check_sample(sample: Packed, tokenizer: PreTrainedTokenizerBase, number: int) -> None:
+    """Raise :class:`InputError` unless the loss is on one run of tokens up to the end, which is one end token, and no
+    beginning of text is doubled."""
+    tokens, labels = sample
+    begin = next((place for place, label in enumerate(labels) if label != _IGNORED), len(labels))
+    where = f"preflight: sample {number} of the first packed batch"
+    if not 0 < begin < len(labels):
+        raise InputError(f"{where} has loss on {'every token' if begin == 0 else 'no token'}")
+    if labels[begin:] != tokens[begin:]:
+        raise InputError(f"{where} has tokens without loss, or with that of another token, inside its response")
+    if tokens[-1] != tokenizer.eos_token_id or tokens[begin:].count(tokenizer.eos_token_id) != 1:
+        raise InputError(f"{where} does not end with the one end token {tokenizer.eos_token!r} of its response")
+    if tokenizer.bos_token_id is not None and tokens[:2] == [tokenizer.bos_token_id] * 2:
+        raise InputError(f"{where} begins with {tokenizer.bos_token!r} twice")
+
+
+def probe_isolation(trainer: SFTTrainer, samples: Sequence[Packed]) -> dict[str, float]:
+    """How far the loss of one packed sample moves when all tokens of its neighbour change (``neighbour``), and when its own
+    first one does (``own``): through the trainer's collator, model, kernels and loss, with weights as they are."""
+    first, second = (_probe(sample) for sample in samples[:2])
+    other = [*reversed(first.tokens)]
+    if other == first.tokens:
+        other = [*other[1:], second.tokens[0]]
+    changed = [first.tokens[0] if first.tokens[0] != second.tokens[0] else first.tokens[-1], *second.tokens[1:]]
+    as_is = _loss(trainer, first.tokens, second.tokens, second.labels)
+    return {
+        "neighbour": abs(_loss(trainer, other, second.tokens, second.labels) - as_is),
+        "own": abs(_loss(trainer, first.tokens, changed, second.labels) - as_is),
+    }
+
+
+def _probe(sample: Packed) -> Packed:
+    """The middle of a sample, around the beginning of its response: what shows leaks, in little memory."""
+    begin = next(place for place, label in enumerate(sample.labels) if label != _IGNORED)
+    part = slice(max(0, begin - _PROBE_TOKENS // 2), begin + _PROBE_TOKENS // 2)
+    return Packed(sample.tokens[part], sample.labels[part])
+
+
+def _loss(trainer: SFTTrainer, first: list[int], second: list[int], labels: list[int]) -> float:
+    """The trainer's loss on one packed row of two samples, of which the second alone carries loss."""
+    import torch
+
+    row = {
+        "input_ids": first + second,
+        "labels": [_IGNORED] * len(first) + labels,
+        "seq_lengths": [len(first), len(second)],
+    }
+    model = trainer.model_wrapped
+    training = model.training
+    model.eval()
+    try:
+        # What dropout or a kernel may draw must not change what the training draws.
+        with torch.random.fork_rng(), torch.no_grad():
+            inputs = trainer._prepare_inputs(trainer.data_collator([row]))
+            loss = float(trainer.compute_loss(model, inputs, num_items_in_batch=len(labels)))
+    finally:
+        model.train(training)
+    trainer._metrics["eval"].clear()
+    return loss
+
+
+def decode(sample: Packed, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """A sample's text in runs, by what its labels say: without loss (``prompt``), with loss (``response``), the end token
+    (``end``); each with its tokens, and cut where it is long."""
+    runs = []
+    for kind, tokens in _runs(sample, tokenizer.eos_token_id):
+        text = tokenizer.decode(tokens, skip_special_tokens=False)
+        if len(text) > _SHOWN_CHARACTERS:
+            half = _SHOWN_CHARACTERS // 2
+            text = f"{text[:half]} […{len(text) - 2 * half:,} characters…] {text[-half:]}"
+        runs.append({"kind": kind, "tokens": len(tokens), "text": text})
+    return runs
+
+
+def _runs(sample: Packed, end: int) -> Iterator[tuple[str, list[int]]]:
+    """Tokens of a sample in runs of one kind."""
+    kind, run = "", []
+    for token, label in zip(sample.tokens, sample.labels, strict=True):
+        here = "prompt" if label == _IGNORED else "end" if label == end else "response"
+        if here != kind and run:
+            yield kind, run
+            run = []
+        kind = here
+        run.append(token)
+    yield kind, run
