@@ -16,11 +16,11 @@ setup: ## set up the virtual environments .venv and .venv-evaluation (PYTHON=pyt
 study: setup ## set up, then run the study of CONFIG (default: config/config.yaml, the miniature study) on CORES
 	@$(VENV)/python tools/run_study.py $(CONFIG) --cores $(CORES)
 
-test: setup ## set up, then check format and style, and run the tests
+test: setup ## set up, then check format and style, and run the tests, two files at a time
 	@$(VENV)/ruff format --check benchmarks tests tools workflow
 	@$(VENV)/ruff check benchmarks tests tools workflow
 	@$(VENV)/snakefmt --check Snakefile workflow
-	@$(VENV)/python -m pytest
+	@$(VENV)/python -m pytest --numprocesses 2 --dist loadgroup
 
 teachers: setup ## train the miniature's teachers anew and put them into resources/teachers
 	@$(VENV)/python tools/run_study.py config/config.yaml --cores $(CORES) teachers

@@ -93,6 +93,19 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file's tests in one process, for they share what they set up; those that run the small study are one group."""
+    for item in items:
+        group = "study" if item.get_closest_marker("study") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session")
+def small_study() -> dict[str, Path]:
+    """Working directories of small studies that were run to their end, by name, for tests that need one."""
+    return {}
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The tables of a made-up study."""

@@ -25,11 +25,12 @@ FIGURES = (
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """The working directory of a finished small study."""
-    directory = tmp_path_factory.mktemp("study")
-    snakemake(directory)
-    return directory
+def finished(tmp_path_factory, small_study) -> Path:
+    """The working directory of a finished small study: the one that the test of interruptions has left, or a new one."""
+    if "undisturbed" not in small_study:
+        small_study["undisturbed"] = tmp_path_factory.mktemp("study")
+        snakemake(small_study["undisturbed"])
+    return small_study["undisturbed"]
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +68,7 @@ ENOUGH = (
         "datasets/*/balance.csv",
         "corpus/contamination_sweep.parquet",
     ),
-    *("training/**/log.parquet", "training/**/summary.json"),
+    *("training/**/log.parquet", "training/**/preflight.json"),
 )
 #: None of these is in the environment of the figures.
 HEAVY = ("torch", "vllm", "transformers", "trl", "datasets", "polars", "math_verify", "ftfy", "scipy", "statsmodels")
@@ -193,6 +194,11 @@ def test_how_a_teacher_is_served_re_runs_the_report_alone(finished, tmp_path):
     jobs = planned(snakemake(finished, "-n", config=changed(tmp_path, recolour)))
     assert "draw_lengths" in jobs
     assert not {"generate_responses", "verify_responses", "curate_traces", "train_student"} & set(jobs)
+
+
+def test_how_training_is_run_re_runs_the_report_alone(finished, tmp_path):
+    config = changed(tmp_path, lambda raw: raw["training"].update(checkpoint_steps=7))
+    assert set(planned(snakemake(finished, "-n", config=config))) == {"build_report", "all"}
 
 
 def test_a_new_threshold_reads_nothing_again(finished, tmp_path):
