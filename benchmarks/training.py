@@ -204,7 +204,7 @@ class Case:
         # More than fill the rows, so that all steps are of one epoch.
         rows = practice_rows("benchmark", tuple(STYLES), 5 * 3 * steps, 0.5)
         samples = training.render_samples(rows, self.tokenizer, "")
-        fitting = [sample for sample in samples if len(sample) <= self.recipe["max_length"]]
+        fitting = [sample for sample in samples if sample.length <= self.recipe["max_length"]]
         folder.mkdir()
         self.counts = training.write_samples(folder / "samples.arrow", fitting)
         self.data: list[Step] = []

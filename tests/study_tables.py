@@ -323,6 +323,7 @@ def _write_student(
         {
             "rows": rows,
             "excluded": 1,
+            "excluded_tokens": 9000,
             "samples": rows - 1,
             "tokens_per_epoch": 4096 * steps // 2,
             "loss_tokens_per_epoch": 3000 * steps // 2,

@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from train_student import launcher
+from train_student import launcher, read_rows
 from train_student import main as train_student
 from train_teacher import practice_rows
 
@@ -104,6 +104,17 @@ def test_a_tokenizer_whose_padding_is_its_end_is_refused(tokenizer):
     broken.pad_token = broken.eos_token
     with pytest.raises(InputError, match="padding token"):
         check_tokenizer(broken, "here")
+
+
+def test_of_several_turns_the_last_response_alone_carries_loss(tokenizer):
+    turns = [
+        {"role": "user", "content": "Compute 1 + 1."},
+        {"role": "assistant", "content": "<think>1+1</think><answer>2</answer>"},
+        {"role": "user", "content": "Twice that."},
+    ]
+    (sample,) = render_samples([{"turns": turns, "response": "<think>2+2</think><answer>4</answer>"}], tokenizer, "")
+    assert tokenizer.decode(sample.prompt).count("<answer>2</answer><|im_end|>") == 1
+    assert tokenizer.decode(sample.completion) == "<think>2+2</think><answer>4</answer><|im_end|>"
 
 
 @settings(max_examples=40, deadline=None)
@@ -207,7 +218,7 @@ def test_the_preflight_counts_decodes_and_proves_isolation(tokenizer, tmp_path):
     found = made(rows, tmp_path / "a", tokenizer).preflight
     samples = render_samples(rows, tokenizer, "")
     assert found["samples"] == 60
-    assert found["tokens"] == sum(map(len, samples))
+    assert found["tokens"] == sum(sample.length for sample in samples)
     assert found["loss_tokens"] == sum(len(sample.completion) for sample in samples)
     assert found["isolation"]["neighbour"] <= 1e-6 < 1e-4 < found["isolation"]["own"]
     for runs in found["batch"]:
@@ -352,6 +363,8 @@ def test_a_student_is_trained_from_a_dataset_and_can_be_loaded(tokenizer, tmp_pa
     folder = student(tmp_path / "out", dataset_of(tmp_path, tokenizer))
     told = json.loads((folder / "summary.json").read_text())
     assert (told["rows"], told["excluded"], told["samples"], told["steps"]) == (42, 2, 40, 3)
+    whole = render_samples([row for rows in read_rows(str(tmp_path / "d.parquet")) for row in rows], tokenizer, "")
+    assert sum(sample.length for sample in whole) == told["tokens_per_epoch"] + told["excluded_tokens"]
     assert told["digest"] == model_digest(str(folder / "model"), None)
     assert 0.8 < told["fill"] <= 1 and told["peak_memory"] > 2**20 and told["device_hours"] is None
     dropped = read_frame(folder / "rows.dropped.parquet", DROPPED)
@@ -388,6 +401,7 @@ def test_a_student_that_was_finished_is_taken_from_the_store(tokenizer, tmp_path
     assert (again / "log.parquet").read_bytes() == (first / "log.parquet").read_bytes()
     assert (again / "model/model.safetensors").samefile(first / "model/model.safetensors")
     before, after = (json.loads((folder / "summary.json").read_text()) for folder in (first, again))
+    assert after.pop("excluded_tokens") < before.pop("excluded_tokens")
     assert after == before | {"rows": 41, "excluded": 1}
     student(tmp_path / "other", dataset, learning_rate=2e-3)
     assert len(list((tmp_path / "store" / "students").iterdir())) == 2

@@ -82,6 +82,15 @@ def test_a_recipe_can_be_laid_over_a_study(name, tmp_path):
     assert re.search(r"^train_student +3$", run.stdout + run.stderr, re.M)
 
 
+def test_every_control_has_its_students(tmp_path):
+    study = yaml.safe_load((ROOT / "config" / "test.yaml").read_text())
+    study["curation"]["controls"] = ["parallel", "equal_rows", "equal_tokens"]
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    options = ("-s", ROOT / "Snakefile", "-d", tmp_path, "--configfile", tmp_path / "study.yaml")
+    run = tool("snakemake", "-n", "--quiet", "rules", *options)
+    assert re.search(r"^train_student +9$", run.stdout + run.stderr, re.M), run.stdout + run.stderr
+
+
 def test_no_job_depends_on_where_the_project_lies():
     """A moved project has the same inputs and outputs as before: Snakemake would re-run everything otherwise."""
     run = tool("snakemake", "-n", "--forceall", "--configfile", "config/test.yaml")

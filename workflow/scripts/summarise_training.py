@@ -2,7 +2,7 @@
 
 Reads every student's summary (JSON), preflight (JSON) and ledger (LEDGER); writes a CSV with one row per student. Columns:
 
-control, teacher, seed; traces, and of them too_long and control_token (left out for that reason); samples, tokens and
+control, teacher, seed; traces, and of them too_long and control_token (left out for that reason), and the excluded_tokens of these; samples, tokens and
 loss_tokens of one epoch; packed_rows of one epoch and fill (share of them that is no padding; empty without packing);
 steps, tokens_seen and loss_tokens_seen over all epochs; seconds over all starts, tokens_per_second; devices, device_hours
 (empty without GPUs); peak_memory (bytes, of the fullest device; without a GPU of the largest process); parameters;
@@ -35,6 +35,7 @@ def student_row(folder: Path) -> dict[str, Any]:
         "seed": int(seed),
         "traces": summary["rows"],
         **{reason: int(dropped.get(reason, 0)) for reason in ("too_long", "control_token")},
+        "excluded_tokens": summary["excluded_tokens"],
         "samples": summary["samples"],
         "tokens": summary["tokens_per_epoch"],
         "loss_tokens": summary["loss_tokens_per_epoch"],

@@ -3,7 +3,7 @@
 Reads a dataset (TRACES) and writes the student as an ordinary model folder (safetensors, tokenizer, template, generation
 settings, card), its log per optimizer step (TRAINING_LOG), what was proved before the first step (JSON, see
 :func:`whichteacher.preflight.check_training`), the ledger of its rows with those dropped (LEDGER, DROPPED), and a summary
-(JSON): rows, excluded, samples, tokens and loss tokens of one epoch, packed rows and their fill, tokens and loss tokens
+(JSON): rows, excluded and the tokens they have, samples, tokens and loss tokens of one epoch, packed rows and their fill, tokens and loss tokens
 trained on, steps, seconds over all starts, devices, device hours (None without GPUs), peak memory in bytes, parameters, the
 digest of the weights.
 
@@ -67,28 +67,34 @@ def read_rows(dataset: str) -> Iterator[list[dict[str, Any]]]:
         yield rows
 
 
-def select_samples(
-    dataset: str, tokenizer: Any, system_prompt: str, max_length: int, ledger: Ledger
-) -> Iterator[Sample]:
-    """The samples to train on. Longer ones are excluded and never cut (paper, section 3.1), and so are rows whose text holds
-    a token of the template's; the ledger has both."""
-    structure = control_tokens(tokenizer)
-    for rows in read_rows(dataset):
-        ledger.rows_in += len(rows)
-        clean = []
-        for row in rows:
-            held = held_control_token(row, structure)
-            if held is None:
-                clean.append(row)
-            else:
-                ledger.drop(row["query_id"], "control_token", held)
-        for row, sample in zip(clean, render_samples(clean, tokenizer, system_prompt), strict=True):
-            length = len(sample.prompt) + len(sample.completion)
-            if length > max_length:
-                ledger.drop(row["query_id"], "too_long", f"{length} tokens")
-            else:
-                ledger.keep(1)
-                yield sample
+class Selection:
+    """The samples to train on, of a dataset. Longer ones are excluded and never cut (paper, section 3.1), and so are rows whose
+    text holds a token of the template's.
+
+    ``ledger`` has both once all samples were taken, and ``excluded_tokens`` how many tokens they had.
+    """
+
+    def __init__(self, dataset: str, tokenizer: Any, system_prompt: str, max_length: int, student: str) -> None:
+        self.ledger = Ledger("train_student", student, 0)
+        self.excluded_tokens = 0
+        self._dataset, self._tokenizer, self._system_prompt = dataset, tokenizer, system_prompt
+        self._max_length = max_length
+
+    def __iter__(self) -> Iterator[Sample]:
+        structure = control_tokens(self._tokenizer)
+        for rows in read_rows(self._dataset):
+            self.ledger.rows_in += len(rows)
+            for row, sample in zip(rows, render_samples(rows, self._tokenizer, self._system_prompt), strict=True):
+                held, length = held_control_token(row, structure), sample.length
+                if held is None and length <= self._max_length:
+                    self.ledger.keep(1)
+                    yield sample
+                    continue
+                self.excluded_tokens += length
+                if held is not None:
+                    self.ledger.drop(row["query_id"], "control_token", held)
+                else:
+                    self.ledger.drop(row["query_id"], "too_long", f"{length} tokens")
 
 
 def main(
@@ -109,14 +115,13 @@ def main(
     """
     recipe = training["recipe"]
     tokenizer = load_tokenizer(training)
-    ledger = Ledger("train_student", student, 0)
+    chosen = Selection(dataset, tokenizer, training["system_prompt"], recipe["max_length"], student)
+    ledger = chosen.ledger
     # Beside the students, to be renamed; under the output's own name, so that the next start overwrites what a killed one left.
     scratch = Path(store) / "students" / f".{digest(str(Path(outputs['model']).resolve()))}.{_SAMPLES}"
     scratch.parent.mkdir(parents=True, exist_ok=True)
     try:
-        counts = write_samples(
-            scratch, select_samples(dataset, tokenizer, training["system_prompt"], recipe["max_length"], ledger)
-        )
+        counts = write_samples(scratch, chosen)
         if not counts.samples:
             raise InputError(
                 f"{dataset}: none of its {ledger.rows_in} samples fits into training.recipe.max_length = {recipe['max_length']}"
@@ -145,7 +150,8 @@ def main(
         scratch.unlink(missing_ok=True)
     place.deliver({name: outputs[Path(name).stem] for name in ("model", "log.parquet", "preflight.json")})
     facts = json.loads((place.finished / FACTS).read_text(encoding="utf-8"))
-    write_json(outputs["summary"], {"rows": ledger.rows_in, "excluded": ledger.rows_in - ledger.kept, **facts})
+    told = {"rows": ledger.rows_in, "excluded": ledger.rows_in - ledger.kept, "excluded_tokens": chosen.excluded_tokens}
+    write_json(outputs["summary"], {**told, **facts})
 
 
 def make(

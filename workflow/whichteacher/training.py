@@ -43,7 +43,9 @@ class Sample(NamedTuple):
     prompt: list[int]
     completion: list[int]
 
-    def __len__(self) -> int:
+    @property
+    def length(self) -> int:
+        """Tokens of both."""
         return len(self.prompt) + len(self.completion)
 
 
@@ -94,7 +96,7 @@ def write_samples(path: str | Path, samples: Iterable[Sample]) -> Counts:
     found, digest = [0, 0, 0], hashlib.sha256()
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, _SAMPLES) as writer:
         for batch in _batches(samples):
-            lengths = np.array([len(sample) for sample in batch])
+            lengths = np.array([sample.length for sample in batch])
             prompts = np.array([len(sample.prompt) for sample in batch])
             tokens = np.fromiter((token for sample in batch for part in sample for token in part), np.int32)
             places = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
