@@ -277,11 +277,16 @@ def _relabelled(change):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda labels: [*labels[:-1], -100], "tokens without loss"),
-        (lambda labels: [7 if label == -100 else label for label in labels], "tokens without loss|loss on every token"),
-        (lambda labels: [-100] * len(labels), "loss on no token"),
+        (lambda labels: [*labels[:-1], -100], "60 of 60 samples do not end with the one end token"),
+        (
+            lambda labels: [7 if label == -100 else label for label in labels],
+            "60 of 60 samples have loss on every token",
+        ),
+        (lambda labels: [-100] * len(labels), "60 of 60 samples have loss on no token"),
+        (lambda labels: [*labels[:-3], -100, *labels[-2:]], "have tokens without loss inside their response"),
+        (lambda labels: [*labels[:-2], 7, labels[-1]], "have loss on tokens that are not their own"),
     ],
-    ids=["no end", "loss on the prompt", "no loss"],
+    ids=["no end", "loss on the prompt", "no loss", "a hole", "another token"],
 )
 def test_loss_elsewhere_than_on_the_response_ends_the_run(change, told, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr("test_training.write_samples", _relabelled(change))
@@ -289,9 +294,20 @@ def test_loss_elsewhere_than_on_the_response_ends_the_run(change, told, tokenize
         made(solved(60), tmp_path / "a", tokenizer)
 
 
-def test_tokens_that_went_missing_end_the_run(tokenizer, tmp_path, monkeypatch):
-    """As where TRL cuts what is longer than a packed row."""
-    with pytest.raises(InputError, match=r"preflight: \d+ tokens would be trained on, \d+ were written for it"):
+def test_samples_that_went_missing_end_the_run(tokenizer, tmp_path, monkeypatch):
+    write = write_samples
+
+    def wrote_more(path, samples):
+        return write(path, samples)._replace(samples=61)
+
+    monkeypatch.setattr("test_training.write_samples", wrote_more)
+    with pytest.raises(InputError, match="preflight: 60 samples would be trained on, 61 were written for it"):
+        made(solved(60), tmp_path / "a", tokenizer)
+
+
+def test_tokens_that_were_cut_end_the_run(tokenizer, tmp_path):
+    """TRL cuts what is longer than a packed row."""
+    with pytest.raises(InputError, match="samples do not end with the one end token of their response"):
         made(solved(60), tmp_path / "a", tokenizer, RECIPE | {"max_length": 100})
 
 
@@ -400,6 +416,7 @@ def test_a_student_that_was_finished_is_taken_from_the_store(tokenizer, tmp_path
     assert "the store holds this student" in capsys.readouterr().out
     assert (again / "log.parquet").read_bytes() == (first / "log.parquet").read_bytes()
     assert (again / "model/model.safetensors").samefile(first / "model/model.safetensors")
+    assert "control own_passes" in (again / "model/README.md").read_text()
     before, after = (json.loads((folder / "summary.json").read_text()) for folder in (first, again))
     assert after.pop("excluded_tokens") < before.pop("excluded_tokens")
     assert after == before | {"rows": 41, "excluded": 1}

@@ -3,9 +3,9 @@
 Reads a dataset (TRACES) and writes the student as an ordinary model folder (safetensors, tokenizer, template, generation
 settings, card), its log per optimizer step (TRAINING_LOG), what was proved before the first step (JSON, see
 :func:`whichteacher.preflight.check_training`), the ledger of its rows with those dropped (LEDGER, DROPPED), and a summary
-(JSON): rows, excluded and the tokens they have, samples, tokens and loss tokens of one epoch, packed rows and their fill, tokens and loss tokens
-trained on, steps, seconds over all starts, devices, device hours (None without GPUs), peak memory in bytes, parameters, the
-digest of the weights.
+(JSON): rows, excluded and the tokens these have, samples, tokens and loss tokens of one epoch, packed rows and their fill,
+tokens and loss tokens trained on, steps, seconds over all starts, devices, device hours (None without GPUs), peak memory in
+bytes, parameters, the digest of the weights.
 
 The student is made in the store, with checkpoints, and kept there: killed, it goes on from its last checkpoint, and where the
 same student was ever finished it is not trained again. With several devices or DeepSpeed this file also runs as a program
@@ -150,6 +150,8 @@ def main(
         scratch.unlink(missing_ok=True)
     place.deliver({name: outputs[Path(name).stem] for name in ("model", "log.parquet", "preflight.json")})
     facts = json.loads((place.finished / FACTS).read_text(encoding="utf-8"))
+    # Not in the store: another study, or another control, may have the same student under another name.
+    write_card(Path(outputs["model"]), training, seed, student, facts)
     told = {"rows": ledger.rows_in, "excluded": ledger.rows_in - ledger.kept, "excluded_tokens": chosen.excluded_tokens}
     write_json(outputs["summary"], {**told, **facts})
 
@@ -214,7 +216,6 @@ def make(
             write_table(folder / "log.parquet", trained.log, TRAINING_LOG, {"training": training, "seed": seed})
             write_json(folder / "preflight.json", trained.preflight)
             write_json(folder / FACTS, facts)
-            write_card(folder / "model", training, seed, student, facts)
 
 
 def write_card(folder: Path, training: Mapping[str, Any], seed: int, student: str, facts: Mapping[str, Any]) -> None:

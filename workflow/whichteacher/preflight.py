@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow.compute as pc
 
 from whichteacher.rule import InputError
@@ -43,7 +44,7 @@ def check_training(
     Returns the counts, how far a packed neighbour moves a sample's loss, and the first samples decoded. Raises
     :class:`InputError` naming the first thing that is not as intended.
     """
-    found = count_rows(trainer.train_dataset, trainer.args.max_length)
+    found = check_rows(trainer.train_dataset, trainer.args.max_length, tokenizer.eos_token_id)
     for name, wanted in (("samples", samples), ("tokens", tokens), ("loss_tokens", loss_tokens)):
         if found[name] != wanted:
             raise InputError(f"preflight: {found[name]} {name} would be trained on, {wanted} were written for it")
@@ -61,28 +62,52 @@ def check_training(
     return {**found, "isolation": isolation, "batch": [decode(sample, tokenizer) for sample in first[:_SHOWN_SAMPLES]]}
 
 
-def count_rows(dataset: Any, max_length: int) -> dict[str, int]:
+def check_rows(dataset: Any, max_length: int, end: int) -> dict[str, int]:
     """Rows, samples, tokens, loss tokens and the longest row of a packed dataset (or of one with a sample per row).
 
-    Raises :class:`InputError` where a row is longer than ``max_length``, or longer than its samples.
+    Raises :class:`InputError` where a row is longer than ``max_length`` or than its samples, and where a sample's loss is not on
+    one run of its own tokens that ends with the sample, in its one token ``end``.
     """
     counts = {"rows": 0, "samples": 0, "tokens": 0, "loss_tokens": 0, "longest_row": 0}
     for table in dataset.with_format("arrow").iter(_BATCH_ROWS):
-        lengths = pc.list_value_length(table["input_ids"])
-        counts["rows"] += table.num_rows
-        counts["tokens"] += pc.sum(lengths).as_py()
-        counts["loss_tokens"] += pc.sum(pc.not_equal(pc.list_flatten(table["labels"]), _IGNORED)).as_py()
-        counts["longest_row"] = max(counts["longest_row"], pc.max(lengths).as_py())
-        if "seq_lengths" in table.column_names:
-            packed = pc.list_flatten(table["seq_lengths"])
-            counts["samples"] += len(packed)
-            if pc.sum(packed).as_py() != pc.sum(lengths).as_py():
-                raise InputError("preflight: the lengths of packed samples do not add up to their rows")
-        else:
-            counts["samples"] += table.num_rows
-    if counts["longest_row"] > max_length:
-        raise InputError(f"preflight: a row of {counts['longest_row']} tokens is longer than max_length = {max_length}")
+        rows = pc.list_value_length(table["input_ids"])
+        packed = pc.list_flatten(table["seq_lengths"]) if "seq_lengths" in table.column_names else rows
+        lengths, longest = packed.to_numpy(), pc.max(rows).as_py()
+        tokens, labels = (pc.list_flatten(table[name]).to_numpy() for name in ("input_ids", "labels"))
+        if lengths.sum() != len(tokens):
+            raise InputError("preflight: the lengths of packed samples do not add up to their rows")
+        if longest > max_length:
+            raise InputError(f"preflight: a row of {longest} tokens is longer than max_length = {max_length}")
+        for fault, samples in _faults(tokens, labels, lengths, end).items():
+            if samples:
+                raise InputError(f"preflight: {samples} of {len(lengths)} samples {fault}")
+        found = (table.num_rows, len(lengths), len(tokens), int((labels != _IGNORED).sum()))
+        for name, count in zip(("rows", "samples", "tokens", "loss_tokens"), found, strict=True):
+            counts[name] += count
+        counts["longest_row"] = max(counts["longest_row"], longest)
     return counts
+
+
+def _faults(tokens: np.ndarray, labels: np.ndarray, lengths: np.ndarray, end: int) -> dict[str, int]:
+    """How many of the samples of ``lengths``, laid one after the other, have which fault of their labels."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    loss = labels != _IGNORED
+    before = np.concatenate([[False], loss[:-1]])
+    before[starts] = False
+    runs, closings, strays = (
+        np.add.reduceat(marks.astype(np.int64), starts)
+        for marks in (loss & ~before, loss & (tokens == end), loss & (labels != tokens))
+    )
+    return {
+        "have loss on no token": int((runs == 0).sum()),
+        "have loss on every token": int((loss[starts]).sum()),
+        "have tokens without loss inside their response": int((runs > 1).sum()),
+        "have loss on tokens that are not their own": int((strays > 0).sum()),
+        "do not end with the one end token of their response": int(
+            ((closings != 1) | (tokens[ends - 1] != end) | ~loss[ends - 1]).sum()
+        ),
+    }
 
 
 def split_batch(batch: Mapping[str, Any]) -> list[Packed]:
@@ -101,17 +126,13 @@ def split_batch(batch: Mapping[str, Any]) -> list[Packed]:
 
 
 def check_sample(sample: Packed, tokenizer: PreTrainedTokenizerBase, number: int) -> None:
-    """Raise :class:`InputError` unless the loss is on one run of tokens up to the end, which is one end token, and no
-    beginning of text is doubled."""
+    """Raise :class:`InputError` unless a sample reaches the model with its labels as they are in the dataset, and without a
+    beginning of text that is doubled."""
     tokens, labels = sample
-    begin = next((place for place, label in enumerate(labels) if label != _IGNORED), len(labels))
-    where = f"preflight: sample {number} of the first packed batch"
-    if not 0 < begin < len(labels):
-        raise InputError(f"{where} has loss on {'every token' if begin == 0 else 'no token'}")
-    if labels[begin:] != tokens[begin:]:
-        raise InputError(f"{where} has tokens without loss, or with that of another token, inside its response")
-    if tokens[-1] != tokenizer.eos_token_id or tokens[begin:].count(tokenizer.eos_token_id) != 1:
-        raise InputError(f"{where} does not end with the one end token {tokenizer.eos_token!r} of its response")
+    where = f"preflight: sample {number} of the first collated batch"
+    faults = _faults(*map(np.array, (tokens, labels, [len(tokens)])), tokenizer.eos_token_id)
+    for fault in (name for name, count in faults.items() if count):
+        raise InputError(f"{where} is of those that {fault}")
     if tokenizer.bos_token_id is not None and tokens[:2] == [tokenizer.bos_token_id] * 2:
         raise InputError(f"{where} begins with {tokenizer.bos_token!r} twice")
 

@@ -139,6 +139,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         raise InputError(f"{name}: the tokenizer has no chat template")
     if len(tokenizer.encode(tokenizer.eos_token, add_special_tokens=False)) != 1:
         raise InputError(f"{name}: the end token {tokenizer.eos_token!r} is not one token of this tokenizer's")
+    template_bytes(tokenizer)  # raises where the template writes other bytes for training than for asking
 
 
 def load_tokenizer(training: Mapping[str, Any]) -> PreTrainedTokenizerBase:
@@ -273,17 +274,6 @@ def train(
     return Trained(log, recorder.preflight, packed_rows, memory, parameters, not settings.use_cpu)
 
 
-def accumulation(recipe: Mapping[str, Any]) -> int:
-    """Forward passes per device and optimizer step. Raises :class:`InputError` where the batch does not divide."""
-    parts, rest = divmod(recipe["batch_size"], recipe["micro_batch_size"] * recipe["devices"])
-    if rest or not parts:
-        raise InputError(
-            f"config key training.recipe.batch_size (value {recipe['batch_size']}): no multiple of micro_batch_size x devices = "
-            f"{recipe['micro_batch_size'] * recipe['devices']}"
-        )
-    return parts
-
-
 def _settings(recipe: Mapping[str, Any], seed: int, work: Path, checkpoint_steps: int | None) -> SFTConfig:
     """TRL's arguments."""
     import torch
@@ -302,7 +292,7 @@ def _settings(recipe: Mapping[str, Any], seed: int, work: Path, checkpoint_steps
         num_train_epochs=recipe["epochs"],
         max_steps=recipe["max_steps"] or -1,
         per_device_train_batch_size=recipe["micro_batch_size"],
-        gradient_accumulation_steps=accumulation(recipe),
+        gradient_accumulation_steps=recipe["batch_size"] // (recipe["micro_batch_size"] * recipe["devices"]),
         max_length=recipe["max_length"],
         packing=recipe["packing"],
         packing_strategy="bfd",
