@@ -1,7 +1,7 @@
 """What counting n-grams and tokens and filtering responses costs: ratios against named baselines in the same run.
 
     .venv/bin/python benchmarks/curation.py ngrams [--tokens 10000000] [--repeats 5] [--without counter]
-    .venv/bin/python benchmarks/curation.py tokens DATA [--repeats 5] [--characters 4000] [--tokenizer FOLDER]
+    .venv/bin/python benchmarks/curation.py tokens DATA [--repeats 5] [--characters 4000] [--tokenizer FOLDER | --ranks FILE]
     .venv/bin/python benchmarks/curation.py filters [--tokens 10000000] [--repeats 5]
 
 Every variant runs in a process of its own, in turn, on the same files, after its imports and after what it compiles is
@@ -17,7 +17,8 @@ threads) of the same repeat: the median over the repeats and their range. The pe
 - read: no more than reading the file, for scale.
 
 `tokens`: the number of tokens of each real response in DATA, a folder with `outputs/*.jsonl`: every text of 4,000 characters or
-more (--characters), over and over up to 16 MB. The tokenizer is FOLDER's, or one like Qwen's, of 16,384 tokens, that is
+more (--characters), over and over up to 16 MB. The tokenizer is FOLDER's, or the one whose vocabulary
+FILE has in tiktoken's form (Qwen's: `resources/qwen.tiktoken` of the package dashscope), or one like Qwen's, of 16,384 tokens, that is
 trained on the texts. Ours is the module that all rules count with, its check of the first texts included; hf_loop calls the
 tokenizer once a text, hf_batch for 64 at a time.
 
@@ -31,8 +32,10 @@ The responses of `ngrams` and `filters` are made, always the same: words of a Zi
 from __future__ import annotations
 
 import argparse
+import base64
 import functools
 import hashlib
+import itertools
 import json
 import resource
 import statistics
@@ -97,19 +100,60 @@ def make_texts(tokens: int) -> Iterator[str]:
 
 def train_tokenizer(texts: list[str], folder: Path) -> None:
     """A tokenizer of Qwen's kind from ``texts``, in ``folder``."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import models, pre_tokenizers, trainers
 
-    core = Tokenizer(models.BPE())
+    core = _like_qwens(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=_TRAINED_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    core.train_from_iterator(texts, trainer)
+    _save(core, folder)
+
+
+def tokenizer_of_ranks(ranks: Path, folder: Path) -> None:
+    """The tokenizer of a vocabulary in tiktoken's form, lines of a token in base 64 and its rank, in ``folder``.
+
+    The two tokens that make a third are what merging by lower ranks alone leaves of it.
+    """
+    from tokenizers import models
+
+    from whichteacher.tokens import _byte_alphabet
+
+    rank_of = {}
+    for line in ranks.read_bytes().splitlines():
+        token, rank = line.split()
+        rank_of[base64.b64decode(token)] = int(rank)
+    letters = {byte: letter for letter, byte in _byte_alphabet().items()}
+    spelled = {token: "".join(letters[byte] for byte in token) for token in rank_of}
+    merges = []
+    for token, rank in sorted(rank_of.items(), key=lambda item: item[1]):
+        parts = [bytes([byte]) for byte in token]
+        while len(parts) > 2:
+            pairs = [rank_of.get(first + second, rank) for first, second in itertools.pairwise(parts)]
+            place = pairs.index(min(pairs))
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        if len(parts) == 2:
+            merges.append((spelled[parts[0]], spelled[parts[1]]))
+    _save(_like_qwens(models.BPE({spelled[token]: rank for token, rank in rank_of.items()}, merges)), folder)
+
+
+def _like_qwens(model: Any) -> Any:
+    """A tokenizer that normalises and splits as Qwen2's does."""
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+
+    core = Tokenizer(model)
     core.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(_PATTERN), "isolated")
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_TRAINED_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    core.train_from_iterator(texts, trainer)
+    return core
+
+
+def _save(core: Any, folder: Path) -> None:
+    from tokenizers import AddedToken
+
     core.add_special_tokens([AddedToken("<|endoftext|>", normalized=False, special=True)])
     folder.mkdir(parents=True)
     core.save(str(folder / "tokenizer.json"))
@@ -466,6 +510,7 @@ def main() -> None:
         if name == "tokens":
             command.add_argument("data", type=Path)
             command.add_argument("--tokenizer", default="")
+            command.add_argument("--ranks", type=Path)
             command.add_argument("--characters", type=int, default=4000)
         else:
             command.add_argument("--tokens", type=int, default=10_000_000)
@@ -474,6 +519,9 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if chosen.command == "tokens":
+            if chosen.ranks is not None:
+                chosen.tokenizer = str(Path(scratch) / chosen.ranks.stem)
+                tokenizer_of_ranks(chosen.ranks, Path(chosen.tokenizer))
             made = in_process("make_real", scratch, str(chosen.data), str(chosen.characters), chosen.tokenizer)
             megabytes = made["bytes"] / 1e6
             print(f"{made['texts']} real texts, {megabytes:.1f} MB; {chosen.tokenizer or 'a trained tokenizer'}")
