@@ -20,7 +20,7 @@ test: setup ## set up, then check format and style, and run the tests, two files
 	@$(VENV)/ruff format --check benchmarks tests tools workflow
 	@$(VENV)/ruff check benchmarks tests tools workflow
 	@$(VENV)/snakefmt --check Snakefile workflow
-	@$(VENV)/python -m pytest --numprocesses 2 --dist loadgroup
+	@$(VENV)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 teachers: setup ## train the miniature's teachers anew and put them into resources/teachers
 	@$(VENV)/python tools/run_study.py config/config.yaml --cores $(CORES) teachers

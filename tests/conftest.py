@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import study_tables
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from whichteacher.chat import CHAT_TEMPLATE, END_OF_TURN, PADDING, START_OF_TURN
 from whichteacher.outcomes import query_outcomes
@@ -18,6 +20,8 @@ settings.register_profile("integration", derandomize=True, deadline=None)
 settings.register_profile("everywhere", deadline=None)
 settings.load_profile("integration" if os.environ.get("CI") else "everywhere")
 
+#: The files whose tests run the small study.
+STUDIES = ("test_interruption.py", "test_study.py")
 
 #: Runs a program (from the fourth argument on) while the folder $1 is a file system with $2 KiB of its 2 MiB taken, and
 #: lists in the file $3 what lies in it at the end.
@@ -93,11 +97,26 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file's tests in one process, for they share what they set up; those that run the small study are one group."""
-    for item in items:
-        group = "study" if item.get_closest_marker("study") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Keep each file's tests in one process, for they share what they set up; those that run the small study count as one file.
+
+    (Groups, as xdist has them, reach it with no test of pytest 9.)
+    """
+    return ByFile(config, log)
+
+
+class ByFile(LoadScopeScheduling):
+    """Files in the order of the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "study" if Path(file).name in STUDIES else file
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In processes side by side what takes longest comes first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name not in STUDIES)
 
 
 @pytest.fixture(scope="session")
