@@ -130,7 +130,7 @@ def _make_rest(root: Path) -> None:
     dataset = read_table(root / f"datasets/{study_tables.CONTROL}/steps.parquet", TRACES)
     ledger = Ledger("train_student", f"{study_tables.CONTROL}/steps/0", dataset.num_rows)
     ledger.keep(dataset.num_rows - 1)
-    ledger.drop(dataset["query_id"][-1].as_py(), "too_long", "9000 tokens")
+    ledger.drop(dataset["query_id"][-2].as_py(), "too_long", "9000 tokens")
     ledger.write(training / "rows.ledger.parquet", training / "rows.dropped.parquet")
 
 
@@ -212,8 +212,8 @@ def test_a_query_that_went_all_the_way(finished, ask):
 
 
 def test_a_trace_that_was_too_long_for_a_student_says_so(finished, ask):
-    last = read_table(finished / f"datasets/{study_tables.CONTROL}/steps.parquet", TRACES)["query_id"][-1].as_py()
-    told = ask(finished, last, "--teacher", "steps")
+    last = read_table(finished / f"datasets/{study_tables.CONTROL}/steps.parquet", TRACES)["query_id"][-2].as_py()
+    told = ask(finished, last)
     assert f"train_student dropped {study_tables.CONTROL}/steps/0: too_long: 9000 tokens" in " ".join(told.split())
 
 
