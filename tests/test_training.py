@@ -442,14 +442,14 @@ def test_killed_it_goes_on_from_its_last_complete_checkpoint_and_ends_as_if_it_h
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _PROGRAM, tmp_path / "killed", dataset]
     run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while run.poll() is None and not list(tmp_path.glob("store/students/*/work/checkpoint-1[0-9]/complete")):
+    while run.poll() is None and not list(tmp_path.glob("store/students/*/unfinished/checkpoint-1[0-9]/complete")):
         time.sleep(0.02)
     run.kill()
     assert run.wait() == -signal.SIGKILL, "it ended before it could be killed"
     # A checkpoint that was being written looks like one, and is later than the others.
-    (work,) = tmp_path.glob("store/students/*/work")
-    last = max(work.glob("checkpoint-*/complete"), key=lambda path: path.stat().st_mtime).parent
-    shutil.copytree(last, work / "checkpoint-29", ignore=shutil.ignore_patterns("complete", "optimizer.pt"))
+    (unfinished,) = tmp_path.glob("store/students/*/unfinished")
+    last = max(unfinished.glob("checkpoint-*/complete"), key=lambda path: path.stat().st_mtime).parent
+    shutil.copytree(last, unfinished / "checkpoint-29", ignore=shutil.ignore_patterns("complete", "optimizer.pt"))
     resumed = student(tmp_path / "killed", dataset, checkpoint_steps=2, max_steps=30)
     assert f"going on from {last.name}" in capsys.readouterr().out
     (tmp_path / "store").rename(tmp_path / "store_of_the_killed")

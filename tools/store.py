@@ -101,11 +101,11 @@ def show_students(folder: Path) -> str:
     lines = [("student", "state", "steps", "tokens", "hours", "MiB")]
     for key, place, facts in students(folder):
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) / 2**20
-        checkpoints = [int(path.name.rpartition("-")[2]) for path in place.glob("work/checkpoint-*")]
+        checkpoints = [int(path.name.rpartition("-")[2]) for path in place.glob("unfinished/checkpoint-*")]
         done = (
             ("finished", f"{facts['steps']:,}", f"{facts['tokens']:,}", f"{facts['seconds'] / 3600:.2f}")
             if facts
-            else ("in work", f"{max(checkpoints, default=0):,}", "-", "-")
+            else ("unfinished", f"{max(checkpoints, default=0):,}", "-", "-")
         )
         lines.append((key, *done, f"{size:.1f}"))
     return _aligned(lines)

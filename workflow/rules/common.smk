@@ -82,7 +82,7 @@ STUDENT_FILES = {
         if STUDY.training
         else []
     )
-    for name in ("summary.json", "preflight.json", "log.parquet", "rows.ledger.parquet")
+    for name in ("summary.json", "preflight.json", "rows.ledger.parquet")
 }
 BENCHMARK_BLOCKS = STUDY.evaluation.benchmarks if STUDY.evaluation else {}
 AUDIT_TABLES = [

@@ -136,10 +136,10 @@ def main(
         with place.held():
             finished = place.finished.exists()
             if not finished:
-                place.work.mkdir(exist_ok=True)
+                place.unfinished.mkdir(exist_ok=True)
                 # An earlier start's file holds the same, and what was packed from it lies beside it.
-                if not (place.work / _SAMPLES).exists():
-                    scratch.replace(place.work / _SAMPLES)
+                if not (place.unfinished / _SAMPLES).exists():
+                    scratch.replace(place.unfinished / _SAMPLES)
         if finished:
             print(f"the store holds this student: {key}")
         elif recipe["devices"] > 1 or recipe["deepspeed"]:
@@ -173,12 +173,12 @@ def make(
         return train(
             lambda: load_student(training, tokenizer),
             tokenizer,
-            place.work / _SAMPLES,
+            place.unfinished / _SAMPLES,
             Counts(**counts),
             recipe,
             seed,
-            place.work,
-            place.work / "model",
+            place.unfinished,
+            place.unfinished / "model",
             f"train_student {student}",
             checkpoint_steps,
         )
@@ -193,7 +193,7 @@ def make(
             return
         trained = run()
         with place.finishing() as folder:
-            (place.work / "model").rename(folder / "model")
+            (place.unfinished / "model").rename(folder / "model")
             last = trained.log[-1]
             facts = {
                 "samples": counts["samples"],
@@ -252,7 +252,7 @@ def launch(job: dict[str, Any], devices: int, nodes: int, threads: int) -> None:
     Raises :class:`InputError` with the words of the process that refused, :class:`RuntimeError` where one failed.
     """
     place = StudentPlace(job["store"], job["key"])
-    file, refused = place.work / "job.json", place.work / _REFUSED
+    file, refused = place.unfinished / "job.json", place.unfinished / _REFUSED
     write_json(file, job)
     refused.unlink(missing_ok=True)
     command = [*launcher(devices, nodes), __file__, str(file)]

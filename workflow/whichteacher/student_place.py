@@ -1,6 +1,6 @@
 """Where in the store a student is made and kept: checkpoints while it is trained, then the student itself, by content.
 
-``<store>/students/<key>/`` holds ``work`` (samples and checkpoints) during a training and ``finished`` after it. The key is a
+``<store>/students/<key>/`` holds ``unfinished`` (samples and checkpoints) during a training and ``finished`` after it. The key is a
 digest of all that decides what a student learns: every token of its samples, where it starts from, recipe and seed.
 """
 
@@ -53,7 +53,7 @@ class StudentPlace:
 
     def __init__(self, store: str | os.PathLike[str], key: str) -> None:
         self.folder = Path(store) / "students" / key
-        self.work, self.finished = self.folder / "work", self.folder / "finished"
+        self.unfinished, self.finished = self.folder / "unfinished", self.folder / "finished"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -72,13 +72,13 @@ class StudentPlace:
 
     @contextmanager
     def finishing(self) -> Iterator[Path]:
-        """A folder that becomes ``finished`` in one step, on disk; the work is removed after that."""
+        """A folder that becomes ``finished`` in one step, on disk; ``unfinished`` is removed after that."""
         with atomic_folder(self.finished) as made:
             yield made
             for path in made.rglob("*"):
                 if path.is_file():
                     digest_file(path)
-        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def deliver(self, names: Mapping[str, str]) -> None:
         """Put the finished files and folders of ``names`` (name: where to), as links where the file system allows it."""

@@ -265,7 +265,7 @@ def train(
     with Progress(step, 0, "steps") as progress:
         trainer = _make_trainer(model, tokenizer, Dataset.from_file(str(samples)), settings, recipe, progress)
         packed_rows, parameters = len(trainer.train_dataset), _parameters(trainer.model)
-        recorder = _recorder(trainer, tokenizer, counts, recipe)
+        recorder = _recorder(trainer, tokenizer, counts)
         trainer.add_callback(recorder)
         trainer.train(resume_from_checkpoint=_last_checkpoint(work, settings))
     memory = _peak_memory(trainer)
@@ -431,9 +431,7 @@ def _adapters(lora: Mapping[str, Any] | None) -> Any:
     )
 
 
-def _recorder(
-    trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, counts: Counts, recipe: Mapping[str, Any]
-) -> Any:
+def _recorder(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, counts: Counts) -> Any:
     """The callback that runs the preflight when all is set up, and marks checkpoints that are complete."""
     from transformers import TrainerCallback
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,3 @@ def read(path: str | os.PathLike[str], folder: str | os.PathLike[str], **options
     else:
         content = pd.read_csv(path, **options)
     return Source(content, (link(path, folder),))
-
-
-def together(sources: Mapping[str, Source]) -> Source:
-    """Several sources as one, whose content is theirs by name."""
-    links = tuple(found for source in sources.values() for found in source.links)
-    return Source({name: source.content for name, source in sources.items()}, links)
