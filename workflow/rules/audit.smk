@@ -18,8 +18,8 @@ rule inspect_traces:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=growing(2000),
+        runtime=growing(120),
     params:
         thresholds=_THRESHOLDS,
     script:
@@ -45,8 +45,8 @@ rule summarise_audit:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         releases={
             name: {"sources": [f"{name}_{category}" for category in release.files], "model": release.model}

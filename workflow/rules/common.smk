@@ -152,6 +152,17 @@ def evaluation_python(rule: str) -> str:
     )
 
 
+def growing(amount):
+    """A resource that every retry is given half as much more of as the first attempt had; ``amount`` is a number, or a function of
+    the job's inputs. What goes on where it was killed needs more memory, but no more time."""
+
+    def need(wildcards, input, attempt) -> int:
+        first = amount(input) if callable(amount) else amount
+        return first * (attempt + 1) // 2
+
+    return need
+
+
 def one_of(names) -> str:
     """The wildcard constraint for one of ``names``, which nothing meets where there are none."""
     return "|".join(names) or "(?!)"

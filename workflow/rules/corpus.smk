@@ -25,8 +25,8 @@ if STUDY.miniature:
             "../../envs/corpus.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=growing(1000),
+            runtime=growing(10),
         params:
             sources={name: source.category for name, source in MADE_SOURCES.items()},
             queries=settings(STUDY.miniature)["queries"],
@@ -47,8 +47,8 @@ if STUDY.miniature:
             "../../envs/corpus.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=growing(1000),
+            runtime=growing(10),
         params:
             problems=STUDY.miniature.problems,
         script:
@@ -69,8 +69,8 @@ rule import_source:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=growing(2000),
+        runtime=growing(240),
     params:
         source=lambda wildcards: settings(SOURCES[wildcards.source], exclude={"guess"}),
     script:
@@ -91,8 +91,8 @@ rule import_benchmark:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         benchmark=lambda wildcards: settings(
             BENCHMARK_BLOCKS[wildcards.benchmark], exclude={"label", "samples", "task"}
@@ -116,8 +116,8 @@ rule import_task:
         "../../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=task_settings,
     shell:
@@ -139,8 +139,8 @@ rule clean_queries:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         clean=settings(STUDY.corpus.clean),
     script:
@@ -163,8 +163,8 @@ rule deduplicate_queries:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         sources=list(SOURCES),
         deduplicate=settings(STUDY.corpus.deduplicate),
@@ -190,8 +190,8 @@ rule decontaminate_queries:
         "../../envs/corpus.yaml"
     threads: 8 if ENCODES_WITH_MODEL else 1
     resources:
-        mem_mb=32000 if ENCODES_WITH_MODEL else 2000,
-        runtime=24 * 60 if ENCODES_WITH_MODEL else 60,
+        mem_mb=growing(32000 if ENCODES_WITH_MODEL else 2000),
+        runtime=growing(24 * 60 if ENCODES_WITH_MODEL else 60),
         gpu=1 if ENCODES_WITH_MODEL else 0,
     params:
         decontaminate=settings(STUDY.corpus.decontaminate),
@@ -212,7 +212,7 @@ rule shard_corpus:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input: max(1000, 20 * input.size_mb),
-        runtime=60,
+        mem_mb=growing(lambda input: max(1000, 20 * input.size_mb)),
+        runtime=growing(60),
     script:
         "../scripts/shard_corpus.py"

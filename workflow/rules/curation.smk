@@ -31,7 +31,7 @@ rule score_perplexity:
         "../../envs/generation.yaml"
     threads: 1
     resources:
-        mem_mb=3000 if STUDY.miniature else 200000,
+        mem_mb=growing(3000 if STUDY.miniature else 200000),
         runtime=30 if STUDY.miniature else 24 * 60,
         gpu=lambda wildcards: 0 if STUDY.miniature else SCORERS[wildcards.scorer].devices,
     params:
@@ -54,8 +54,8 @@ rule set_perplexity_limits:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         scorer=STUDY.curation.perplexity.first if SCORERS else None,
         threshold=lambda wildcards: settings(STUDY.curation.perplexity)["thresholds"].get(wildcards.teacher),
@@ -76,8 +76,8 @@ rule count_ngrams:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=4 * 60,
+        mem_mb=growing(3000),
+        runtime=growing(4 * 60),
     params:
         ngrams=_COUNTED,
         shards=len(SHARDS),
@@ -97,8 +97,8 @@ rule find_candidate_ngrams:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=4 * 60,
+        mem_mb=growing(2000),
+        runtime=growing(4 * 60),
     params:
         ngrams=_COUNTED,
     script:
@@ -119,8 +119,8 @@ rule count_candidate_ngrams:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=4 * 60,
+        mem_mb=growing(3000),
+        runtime=growing(4 * 60),
     params:
         ngrams=_COUNTED,
     script:
@@ -139,8 +139,8 @@ rule find_frequent_ngrams:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=2 * 60,
+        mem_mb=growing(3000),
+        runtime=growing(2 * 60),
     params:
         ngrams=_COUNTED,
     script:
@@ -162,8 +162,8 @@ rule find_contaminated_responses:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=growing(2000),
+        runtime=growing(120),
     params:
         decontaminate=settings(STUDY.corpus.decontaminate),
     script:
@@ -184,8 +184,8 @@ rule find_duplicate_traces:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 4000,
-        runtime=20 if STUDY.miniature else 6 * 60,
+        mem_mb=growing(1000 if STUDY.miniature else 4000),
+        runtime=growing(20 if STUDY.miniature else 6 * 60),
     script:
         "../scripts/find_duplicate_traces.py"
 
@@ -219,8 +219,8 @@ rule curate_traces:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 4000,
-        runtime=20 if STUDY.miniature else 4 * 60,
+        mem_mb=growing(1000 if STUDY.miniature else 4000),
+        runtime=growing(20 if STUDY.miniature else 4 * 60),
     params:
         teacher=teacher_settings,
         curation=settings(STUDY.curation, exclude={"controls", "perplexity"}),
@@ -243,8 +243,8 @@ rule match_datasets:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 4000,
-        runtime=20 if STUDY.miniature else 12 * 60,
+        mem_mb=growing(1000 if STUDY.miniature else 4000),
+        runtime=growing(20 if STUDY.miniature else 12 * 60),
     params:
         teachers=TEACHERS,
         control=lambda wildcards: settings(STUDY.curation.controls[wildcards.control]),
@@ -269,8 +269,8 @@ rule export_dataset:
         "../../envs/curation.yaml"
     threads: 1
     resources:
-        mem_mb=1000 if STUDY.miniature else 4000,
-        runtime=20 if STUDY.miniature else 6 * 60,
+        mem_mb=growing(1000 if STUDY.miniature else 4000),
+        runtime=growing(20 if STUDY.miniature else 6 * 60),
     params:
         label=lambda wildcards: STUDY.teachers[wildcards.teacher].label,
         study=study_of_export,

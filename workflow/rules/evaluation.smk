@@ -21,7 +21,7 @@ if STUDY.evaluation:
             "../../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=3000 if STUDY.miniature else 200000,
+            mem_mb=growing(3000 if STUDY.miniature else 200000),
             runtime=60 if STUDY.miniature else 1440,
             gpu=evaluation_devices,
         params:
@@ -49,8 +49,8 @@ if STUDY.evaluation:
             "../../envs/verification.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=120,
+            mem_mb=growing(2000),
+            runtime=growing(120),
         params:
             verification=settings(STUDY.verification, exclude={"judges", "audit"}),
             # Every student learns the one response format, whatever its teacher's own was.
@@ -80,8 +80,8 @@ if EVALUATED:
             "../../envs/statistics.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=30,
+            mem_mb=growing(4000),
+            runtime=growing(30),
         params:
             models={name: model.model_dump(include={"expected"}) for name, model in EVALUATED.items()},
         script:
@@ -99,8 +99,8 @@ if EVALUATED:
             "../../envs/statistics.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=growing(1000),
+            runtime=growing(10),
         script:
             "../scripts/check_reference.py"
 

@@ -80,8 +80,8 @@ rule draw_category_shares:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=growing(4000),
+        runtime=growing(15),
     params:
         teachers=lambda wildcards: LABELS,
     script:
@@ -109,8 +109,8 @@ rule draw_length_histogram:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=growing(4000),
+        runtime=growing(15),
     params:
         teachers=lambda wildcards: LOOKS,
     script:
@@ -138,8 +138,8 @@ rule draw_lengths:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=growing(4000),
+        runtime=growing(15),
     params:
         teachers=lambda wildcards: LOOKS,
     script:
@@ -167,8 +167,8 @@ rule draw_perplexities:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=growing(4000),
+        runtime=growing(15),
     params:
         teachers=lambda wildcards: LOOKS,
     script:
@@ -195,8 +195,8 @@ rule draw_ledger:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=15,
+        mem_mb=growing(1000),
+        runtime=growing(15),
     params:
         teachers=lambda wildcards: LOOKS,
     script:
@@ -223,8 +223,8 @@ rule draw_verdicts:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=15,
+        mem_mb=growing(1000),
+        runtime=growing(15),
     params:
         teachers=lambda wildcards: LOOKS,
         categories=CATEGORIES,
@@ -252,8 +252,8 @@ rule draw_attempts:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=15,
+        mem_mb=growing(1000),
+        runtime=growing(15),
     params:
         teachers=lambda wildcards: LOOKS,
         categories=CATEGORIES,
@@ -281,8 +281,8 @@ rule draw_thresholds:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=15,
+        mem_mb=growing(1000),
+        runtime=growing(15),
     params:
         teachers=lambda wildcards: LOOKS,
         categories=CATEGORIES,
@@ -311,8 +311,8 @@ rule draw_contamination:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=15,
+        mem_mb=growing(1000),
+        runtime=growing(15),
     params:
         thresholds=STUDY.corpus.decontaminate.model_dump(include={"containment", "similarity"}),
     script:
@@ -344,8 +344,8 @@ if STUDY.training:
             "../../envs/figures.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=15,
+            mem_mb=growing(1000),
+            runtime=growing(15),
         params:
             control=SHOWN,
             benchmarks=lambda wildcards: ROLES,
@@ -382,8 +382,8 @@ if STUDY.training:
             "../../envs/figures.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=15,
+            mem_mb=growing(1000),
+            runtime=growing(15),
         params:
             teachers=lambda wildcards: LOOKS,
             smoothing=STUDY.figures.smoothing,
@@ -410,8 +410,8 @@ if STUDY.training:
             "../../envs/figures.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=15,
+            mem_mb=growing(1000),
+            runtime=growing(15),
         params:
             control=SHOWN,
             benchmarks=lambda wildcards: {name: benchmark["label"] for name, benchmark in ROLES.items()},
@@ -447,8 +447,8 @@ if STUDY.training:
             "../../envs/figures.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=15,
+            mem_mb=growing(1000),
+            runtime=growing(15),
         params:
             controls=CONTROLS,
             teachers=lambda wildcards: LABELS,
@@ -515,8 +515,8 @@ rule build_report:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=growing(8000),
+        runtime=growing(30),
     params:
         # A function, because Snakemake would take braces in a prompt for wildcards.
         study=lambda wildcards: settings(STUDY),
@@ -554,8 +554,8 @@ rule draw_published:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=15,
+        mem_mb=growing(1000),
+        runtime=growing(15),
     script:
         "../scripts/draw_published.py"
 

@@ -20,8 +20,8 @@ rule import_traces:
         "../../envs/corpus.yaml"
     threads: 8
     resources:
-        mem_mb=3000,
-        runtime=24 * 60,
+        mem_mb=growing(3000),
+        runtime=growing(24 * 60),
     params:
         traces=lambda wildcards: STUDY.teachers[wildcards.teacher].model_dump(
             include={"traces", "traces_revision", "traces_files", "traces_layout"}
@@ -46,7 +46,7 @@ rule generate_responses:
         "../../envs/generation.yaml"
     threads: 1
     resources:
-        mem_mb=3000 if STUDY.miniature else 200000,
+        mem_mb=growing(3000 if STUDY.miniature else 200000),
         runtime=30 if STUDY.miniature else 24 * 60,
         gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.teachers[wildcards.teacher].devices,
     params:

@@ -13,8 +13,8 @@ rule sample_pilot:
         "../../envs/corpus.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         queries=STUDY.plan.queries,
     script:
@@ -91,8 +91,8 @@ rule plan:
         "../../envs/generation.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         pilots={name: (pilot_tables(name, "attempts"), pilot_tables(name, "verdicts")) for name in GENERATING},
         verdicts={

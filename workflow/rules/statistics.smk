@@ -40,8 +40,8 @@ rule measure_traces:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=480,
+        mem_mb=growing(4000),
+        runtime=growing(480),
     script:
         "../scripts/measure_traces.py"
 
@@ -60,8 +60,8 @@ rule summarise_teachers:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
     params:
         teachers=TEACHERS,
     script:
@@ -86,8 +86,8 @@ rule summarise_perplexities:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         teachers=TEACHERS,
         scorers={name: scorer.model for name, scorer in SCORERS.items()},
@@ -108,8 +108,8 @@ rule summarise_costs:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         prices=PRICES,
         statistics=settings(STUDY.statistics),
@@ -131,8 +131,8 @@ rule summarise_attempts:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         teachers=TEACHERS,
         statistics=settings(STUDY.statistics),
@@ -164,8 +164,8 @@ rule summarise_verdicts:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
     params:
         teachers=TEACHERS,
         confidence=STUDY.statistics.confidence,
@@ -194,8 +194,8 @@ rule compare_teachers:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=growing(16000),
+        runtime=growing(120),
     params:
         teachers=TEACHERS,
         scorers=list(SCORERS)[1:],
@@ -221,8 +221,8 @@ if STUDY.training:
             "../../envs/statistics.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=growing(1000),
+            runtime=growing(10),
         script:
             "../scripts/summarise_training.py"
 
@@ -246,8 +246,8 @@ if STUDY.training:
             "../../envs/statistics.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=growing(4000),
+            runtime=growing(60),
         params:
             controls=CONTROLS,
             teachers={name: teacher.label for name, teacher in STUDY.teachers.items()},
@@ -270,8 +270,8 @@ if STUDY.training:
             "../../envs/statistics.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=growing(4000),
+            runtime=growing(60),
         params:
             controls=CONTROLS,
             teachers=TEACHERS,
@@ -298,8 +298,8 @@ if STUDY.training:
             "../../envs/statistics.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=growing(4000),
+            runtime=growing(60),
         params:
             controls=CONTROLS,
             teachers=TEACHERS,
@@ -322,8 +322,8 @@ if STUDY.training:
             "../../envs/statistics.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=growing(4000),
+            runtime=growing(60),
         params:
             controls={name: control.kind for name, control in STUDY.curation.controls.items()},
             benchmarks=list(STUDY.evaluation.benchmarks),
@@ -346,8 +346,8 @@ rule summarise_duplicates:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         teachers=TEACHERS,
     script:
@@ -375,8 +375,8 @@ rule reconcile_ledger:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     script:
         "../scripts/reconcile_ledger.py"
 
@@ -396,8 +396,8 @@ rule summarise_datasets:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         teachers=TEACHERS,
         width=STUDY.figures.length_bin,
@@ -427,8 +427,8 @@ rule choose_examples:
         "../../envs/statistics.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         teachers=TEACHERS,
     script:

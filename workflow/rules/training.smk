@@ -26,7 +26,7 @@ rule train_student:
     # On each node: a process per GPU, with what feeds it.
     threads: 1 if _ARCHITECTURE or not STUDY.training else 8 * STUDY.training.recipe.devices // STUDY.training.nodes
     resources:
-        mem_mb=2000 if _ARCHITECTURE else 512000,
+        mem_mb=growing(2000 if _ARCHITECTURE else 512000),
         runtime=30 if _ARCHITECTURE else 7 * 24 * 60,
         # Of all nodes together, as Slurm counts them.
         gpu=STUDY.training.recipe.devices if STUDY.training and not _ARCHITECTURE else 0,
@@ -52,8 +52,8 @@ rule train_teacher:
         "../../envs/training.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         practice=lambda wildcards: practice(wildcards.model),
     script:

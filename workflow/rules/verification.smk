@@ -23,7 +23,7 @@ if CONSTRAINT_JUDGE:
             "../../envs/generation.yaml"
         threads: 1
         resources:
-            mem_mb=3000 if STUDY.miniature else 200000,
+            mem_mb=growing(3000 if STUDY.miniature else 200000),
             runtime=60 if STUDY.miniature else 24 * 60,
             gpu=0 if STUDY.miniature else STUDY.verification.judges[CONSTRAINT_JUDGE].devices,
         params:
@@ -48,8 +48,8 @@ rule verify_responses:
         "../../envs/verification.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=growing(2000),
+        runtime=growing(240),
     params:
         verification=_RULES,
         answer_format=lambda wildcards: STUDY.teachers[wildcards.teacher].answer_format,
@@ -77,7 +77,7 @@ if STUDY.verification.asked:
             "../../envs/generation.yaml"
         threads: 1
         resources:
-            mem_mb=3000 if STUDY.miniature else 200000,
+            mem_mb=growing(3000 if STUDY.miniature else 200000),
             runtime=60 if STUDY.miniature else 24 * 60,
             gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.verification.judges[wildcards.judge].devices,
         params:
@@ -112,8 +112,8 @@ rule collect_attempts:
         "../../envs/verification.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     script:
         "../scripts/collect_attempts.py"
 
@@ -130,8 +130,8 @@ rule check_references:
         "../../envs/verification.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=growing(2000),
+        runtime=growing(240),
     params:
         deadline_seconds=STUDY.verification.deadline_seconds,
     script:
@@ -150,8 +150,8 @@ rule audit_verifiers:
         "../../envs/verification.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         verification=_RULES,
     script:
@@ -174,8 +174,8 @@ rule reverify_sample:
         "../../envs/verification.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         **STUDY.verification.audit.model_dump(),
         formats={name: teacher.answer_format for name, teacher in STUDY.teachers.items()},
@@ -201,7 +201,7 @@ if STUDY.verification.asked_again:
             "../../envs/generation.yaml"
         threads: 1
         resources:
-            mem_mb=3000 if STUDY.miniature else 200000,
+            mem_mb=growing(3000 if STUDY.miniature else 200000),
             runtime=60 if STUDY.miniature else 4 * 60,
             gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.verification.judges[wildcards.judge].devices,
         params:
