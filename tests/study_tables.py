@@ -342,8 +342,13 @@ def _write_student(
     )
     texts = [("prompt", "<|im_start|>user\nWhat is 1 + 1?"), ("response", "<think>2</think>"), ("end", "<|im_end|>")]
     batch = [[{"kind": kind, "tokens": 9, "text": text} for kind, text in texts]] * 2
-    isolation = {"neighbour": 0.0, "own": 0.02}
-    write_json(root / f"training/{student}/preflight.json", {"isolation": isolation, "batch": batch})
+    preflight = {
+        "isolation": {"neighbour": 0.0, "own": 0.02},
+        "accumulation": {"together": 2.0, "apart": 2.000002},
+        "repetition": {"loss": (2.0, 2.0), "gradient norm": (0.5, 0.5)},
+        "batch": batch,
+    }
+    write_json(root / f"training/{student}/preflight.json", preflight)
     ledger = Ledger("train_student", student, rows)
     ledger.keep(rows - 1)
     ledger.drop("f" * 32, "too_long", "9000 tokens")

@@ -1,6 +1,7 @@
 """What students are trained on: exactly the intended tokens, the same for every seed but the order."""
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from summarise_training import student_row
 from train_student import launcher, read_rows
 from train_student import main as train_student
 from train_teacher import practice_rows
@@ -221,6 +223,9 @@ def test_the_preflight_counts_decodes_and_proves_isolation(tokenizer, tmp_path):
     assert found["tokens"] == sum(sample.length for sample in samples)
     assert found["loss_tokens"] == sum(len(sample.completion) for sample in samples)
     assert found["isolation"]["neighbour"] <= 1e-6 < 1e-4 < found["isolation"]["own"]
+    assert found["accumulation"]["apart"] == pytest.approx(found["accumulation"]["together"], rel=1e-5)
+    assert set(found["repetition"]) == {"loss", "gradient norm"}
+    assert all(first == again > 0 for first, again in found["repetition"].values())
     for runs in found["batch"]:
         assert [run["kind"] for run in runs] == ["prompt", "response", "end"]
         assert runs[0]["text"].endswith("<|im_start|>assistant\n") and runs[2]["text"] == "<|im_end|>"
@@ -255,6 +260,48 @@ def _mask_of_ones(monkeypatch):
 def test_packed_samples_that_see_each_other_end_the_run(leak, tokenizer, tmp_path, monkeypatch):
     leak(monkeypatch)
     with pytest.raises(InputError, match="packed samples see each other"):
+        made(solved(60), tmp_path / "a", tokenizer)
+
+
+def test_a_loss_that_hangs_on_how_a_batch_is_divided_ends_the_run(tokenizer, tmp_path, monkeypatch):
+    """The mean of each micro-batch, as of a model whose loss knows nothing of the whole batch."""
+    from transformers import Trainer
+
+    whole = Trainer.compute_loss
+    monkeypatch.setattr(
+        Trainer,
+        "compute_loss",
+        lambda self, model, inputs, return_outputs=False, num_items_in_batch=None: whole(
+            self, model, inputs, return_outputs
+        ),
+    )
+    with pytest.raises(InputError, match=r"8 sequences have the loss .* at once and .* one after another"):
+        made(solved(60), tmp_path / "a", tokenizer)
+
+
+def test_what_no_seed_decides_ends_the_run(tokenizer, tmp_path, monkeypatch):
+    """A model that draws from elsewhere than PyTorch's generators."""
+    from transformers import LlamaForCausalLM
+
+    forward, scales = LlamaForCausalLM.forward, iter(range(1, 1000))
+
+    def scaled(self, *args, **kwargs):
+        found = forward(self, *args, **kwargs)
+        return found if not self.training else found.__class__(loss=found.loss * next(scales), logits=found.logits)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", scaled)
+    with pytest.raises(InputError, match=r"with one seed, the loss of the same sequences is .* and then"):
+        made(solved(60), tmp_path / "a", tokenizer)
+
+
+def test_an_order_that_no_seed_decides_ends_the_run(tokenizer, tmp_path, monkeypatch):
+    from accelerate.data_loader import SeedableRandomSampler
+    from torch.utils.data import RandomSampler
+
+    orders = itertools.cycle([lambda rows: rows, reversed])
+    for sampler in (SeedableRandomSampler, RandomSampler):
+        monkeypatch.setattr(sampler, "__iter__", lambda self: iter(next(orders)(range(len(self.data_source)))))
+    with pytest.raises(InputError, match="with one seed, the first batches hold the rows"):
         made(solved(60), tmp_path / "a", tokenizer)
 
 
@@ -376,7 +423,7 @@ def losses(folder: Path) -> pd.DataFrame:
 def test_a_student_is_trained_from_a_dataset_and_can_be_loaded(tokenizer, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = student(tmp_path / "out", dataset_of(tmp_path, tokenizer))
+    folder = student(tmp_path / "parallel" / "steps" / "0", dataset_of(tmp_path, tokenizer))
     told = json.loads((folder / "summary.json").read_text())
     assert (told["rows"], told["excluded"], told["samples"], told["steps"]) == (42, 2, 40, 3)
     whole = render_samples([row for rows in read_rows(str(tmp_path / "d.parquet")) for row in rows], tokenizer, "")
@@ -389,6 +436,10 @@ def test_a_student_is_trained_from_a_dataset_and_can_be_loaded(tokenizer, tmp_pa
         "f": "too_long",
     }
     assert dropped["detail"].tolist()[0] == "<|im_end|>"
+    row = student_row(folder)
+    assert (row["teacher"], row["traces"], row["too_long"], row["control_token"]) == ("steps", 42, 1, 1)
+    assert row["neighbour_loss"] < row["own_loss"] / 100
+    assert row["accumulation_difference"] < 1e-5 and row["repetition_difference"] == 0
     log = losses(folder)
     assert list(log["step"]) == [1, 2, 3] and (log["loss"] > 0).all() and (log["loss_tokens"].diff()[1:] > 0).all()
     loaded = AutoModelForCausalLM.from_pretrained(folder / "model")

@@ -7,7 +7,9 @@ loss_tokens of one epoch; packed_rows of one epoch and fill (share of them that 
 steps, tokens_seen and loss_tokens_seen over all epochs; seconds over all starts, tokens_per_second; devices, device_hours
 (empty without GPUs); peak_memory (bytes, of the fullest device; without a GPU of the largest process); parameters;
 neighbour_loss and own_loss (how far one packed sample's loss moves when all of its neighbour's tokens change, and when one of
-its own does; empty where nothing was packed); digest (of the weights).
+its own does; empty where nothing was packed); accumulation_difference (of the loss of sequences one after another from their loss
+at once, as a share of it) and repetition_difference (the larger share by which loss or gradient norm moves when it is taken again with
+the same seed); digest (of the weights).
 """
 
 import json
@@ -28,6 +30,8 @@ def student_row(folder: Path) -> dict[str, Any]:
     )
     dropped = read_frame(folder / "rows.ledger.parquet", LEDGER).set_index("reason")["rows"]
     isolation = preflight["isolation"] or {}
+    # Absent of students that the store has kept since before these were tried.
+    accumulation, repetition = preflight.get("accumulation"), preflight.get("repetition")
     control, teacher, seed = folder.parts[-3:]
     return {
         "control": control,
@@ -47,6 +51,8 @@ def student_row(folder: Path) -> dict[str, Any]:
         **{name: summary[name] for name in ("devices", "device_hours", "peak_memory", "parameters")},
         "neighbour_loss": isolation.get("neighbour"),
         "own_loss": isolation.get("own"),
+        "accumulation_difference": accumulation and abs(accumulation["apart"] / accumulation["together"] - 1),
+        "repetition_difference": repetition and max(abs(again / first - 1) for first, again in repetition.values()),
         "digest": summary["digest"],
     }
 

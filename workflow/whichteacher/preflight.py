@@ -1,12 +1,16 @@
 """What a training will train on, proved on its own data, model and kernels before the first step.
 
 Every trap here has cost somebody a training: a mask lost on its way to the loss (TRL threads 3484, 3781), an end token
-without loss (1623, 2059, 3091), packed samples that see each other (3526, 3673), rows cut without a word.
+without loss (1623, 2059, 3091), packed samples that see each other (3526, 3673), rows cut without a word, a loss that is a mean
+per micro-batch and so depends on how a batch is divided (TRL 2175).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +29,10 @@ _PROBE_TOKENS = 256
 #: A neighbour may move a sample's loss by this share of what one token of its own moves it; rounding is far below, and a
 #: visible neighbour moves it as much as its own tokens do.
 _LEAK_SHARE = 0.05
+#: Sequences of a batch that are tried at once and one after another.
+_ACCUMULATED = 8
+#: What the loss, or a gradient's norm, may differ by as a share of itself: kernels sum in other orders, bfloat16 has eight bits.
+_ROUNDING = 0.01
 _SHOWN_SAMPLES = 6
 _SHOWN_CHARACTERS = 1000
 
@@ -41,8 +49,8 @@ def check_training(
 ) -> dict[str, Any]:
     """Check what ``trainer`` is about to train on against what it was given: so many samples, tokens and loss tokens.
 
-    Returns the counts, how far a packed neighbour moves a sample's loss, and the first samples decoded. Raises
-    :class:`InputError` naming the first thing that is not as intended.
+    Returns the counts, how far a packed neighbour moves a sample's loss, what accumulation and repetition change, and the first
+    samples decoded. Raises :class:`InputError` naming the first thing that is not as intended.
     """
     found = check_rows(trainer.train_dataset, trainer.args.max_length, tokenizer.eos_token_id)
     for name, wanted in (("samples", samples), ("tokens", tokens), ("loss_tokens", loss_tokens)):
@@ -59,7 +67,31 @@ def check_training(
             f"preflight: packed samples see each other: a neighbour's tokens move a sample's loss by {isolation['neighbour']:.3g}, "
             f"one of its own by {isolation['own']:.3g}: choose another training.recipe.attention, or set packing to false"
         )
-    return {**found, "isolation": isolation, "batch": [decode(sample, tokenizer) for sample in first[:_SHOWN_SAMPLES]]}
+    parts = _parts(trainer)
+    accumulation = probe_accumulation(trainer, parts)
+    if not math.isclose(accumulation["together"], accumulation["apart"], rel_tol=_ROUNDING):
+        raise InputError(
+            f"preflight: {len(parts)} sequences have the loss {accumulation['together']:.5g} at once and "
+            f"{accumulation['apart']:.5g} one after another: the loss does not count all loss tokens of a batch, so what is "
+            "trained depends on training.recipe.micro_batch_size: choose another base model or attention"
+        )
+    repetition = probe_repetition(trainer, parts)
+    if moved := [
+        name for name, (first, again) in repetition.items() if not math.isclose(first, again, rel_tol=_ROUNDING)
+    ]:
+        raise InputError(
+            f"preflight: with one seed, the {moved[0]} of the same sequences is {repetition[moved[0]][0]:.5g} and then "
+            f"{repetition[moved[0]][1]:.5g}: something is drawn that the seed does not decide: choose another "
+            "training.recipe.attention"
+        )
+    check_order(trainer)
+    return {
+        **found,
+        "isolation": isolation,
+        "accumulation": accumulation,
+        "repetition": repetition,
+        "batch": [decode(sample, tokenizer) for sample in first[:_SHOWN_SAMPLES]],
+    }
 
 
 def check_rows(dataset: Any, max_length: int, end: int) -> dict[str, int]:
@@ -140,46 +172,132 @@ def check_sample(sample: Packed, tokenizer: PreTrainedTokenizerBase, number: int
 def probe_isolation(trainer: SFTTrainer, samples: Sequence[Packed]) -> dict[str, float]:
     """How far the loss of one packed sample moves when all tokens of its neighbour change (``neighbour``), and when its own
     first one does (``own``): through the trainer's collator, model, kernels and loss, with weights as they are."""
-    first, second = (_probe(sample) for sample in samples[:2])
+    first, second = (_probe(sample, _PROBE_TOKENS // 2) for sample in samples[:2])
     other = [*reversed(first.tokens)]
     if other == first.tokens:
         other = [*other[1:], second.tokens[0]]
     changed = [first.tokens[0] if first.tokens[0] != second.tokens[0] else first.tokens[-1], *second.tokens[1:]]
-    as_is = _loss(trainer, first.tokens, second.tokens, second.labels)
+
+    def loss(neighbour: list[int], own: list[int]) -> float:
+        row = [Packed(neighbour, [_IGNORED] * len(neighbour)), Packed(own, second.labels)]
+        return _loss(trainer, [row], len(own))
+
+    as_is = loss(first.tokens, second.tokens)
     return {
-        "neighbour": abs(_loss(trainer, other, second.tokens, second.labels) - as_is),
-        "own": abs(_loss(trainer, first.tokens, changed, second.labels) - as_is),
+        "neighbour": abs(loss(other, second.tokens) - as_is),
+        "own": abs(loss(first.tokens, changed) - as_is),
     }
 
 
-def _probe(sample: Packed) -> Packed:
-    """The middle of a sample, around the beginning of its response: what shows leaks, in little memory."""
+def probe_accumulation(trainer: SFTTrainer, parts: Sequence[Packed]) -> dict[str, float]:
+    """The loss of ``parts`` as sequences of one micro-batch (``together``), and as the sum over micro-batches of one sequence
+    each (``apart``), of the same batch. Gradients are those of what is summed, so they agree where the losses do."""
+    items = sum(_loss_tokens(part) for part in parts)
+    return {
+        "together": _loss(trainer, [[part] for part in parts], items),
+        "apart": math.fsum(_loss(trainer, [[part]], items) for part in parts),
+    }
+
+
+def probe_repetition(trainer: SFTTrainer, parts: Sequence[Packed]) -> dict[str, tuple[float, float]]:
+    """Loss and gradient norm of ``parts`` in training mode, dropout included, each twice from the training's seed.
+
+    DeepSpeed takes gradients away as they come, so there it is the loss alone.
+    """
+    import torch
+
+    model, items = trainer.model, sum(_loss_tokens(part) for part in parts)
+    found: dict[str, tuple[float, ...]] = {"loss": (), "gradient norm": ()}
+    for _ in range(2):
+        with torch.random.fork_rng(), torch.set_grad_enabled(not trainer.is_deepspeed_enabled):
+            torch.manual_seed(trainer.args.seed)
+            inputs = trainer._prepare_inputs(trainer.data_collator([_row([part]) for part in parts]))
+            with _uncounted(trainer):
+                loss = trainer.compute_loss(
+                    trainer.model_wrapped if trainer.is_deepspeed_enabled else model, inputs, num_items_in_batch=items
+                )
+            found["loss"] += (loss.item(),)
+            if not trainer.is_deepspeed_enabled:
+                loss.backward()
+                norms = [weights.grad.norm() for weights in model.parameters() if weights.grad is not None]
+                found["gradient norm"] += (float(torch.stack(norms).norm()),)
+                model.zero_grad()
+    return {name: values for name, values in found.items() if values}
+
+
+def check_order(trainer: SFTTrainer) -> None:
+    """Raise :class:`InputError` unless the training's seed decides which rows the first batches hold."""
+    import torch
+
+    loader, orders = trainer.callback_handler.train_dataloader, []
+    for _ in range(2):
+        with torch.random.fork_rng():
+            torch.manual_seed(trainer.args.seed)
+            loader.set_epoch(0)  # as the trainer does before every epoch
+            orders.append(list(islice(loader.batch_sampler, _ACCUMULATED)))
+    if orders[0] != orders[1]:
+        raise InputError(
+            f"preflight: with one seed, the first batches hold the rows {orders[0][0][:_ACCUMULATED]} and then "
+            f"{orders[1][0][:_ACCUMULATED]}: the order of the data does not come from the seed"
+        )
+
+
+def _parts(trainer: SFTTrainer) -> list[Packed]:
+    """Parts of the first samples of the first rows, every one with more loss tokens than the one before where it has so many:
+    a mean of means would differ from the mean."""
+    rows = min(_ACCUMULATED, len(trainer.train_dataset))
+    samples = [split_batch(trainer.data_collator([trainer.train_dataset[number]]))[0] for number in range(rows)]
+    return [_probe(sample, _PROBE_TOKENS * (number + 1) // (2 * rows)) for number, sample in enumerate(samples)]
+
+
+def _probe(sample: Packed, loss_tokens: int) -> Packed:
+    """The middle of a sample, around the beginning of its response, of which ``loss_tokens`` stay: enough to show what is
+    wrong, in little memory."""
     begin = next(place for place, label in enumerate(sample.labels) if label != _IGNORED)
-    part = slice(max(0, begin - _PROBE_TOKENS // 2), begin + _PROBE_TOKENS // 2)
+    part = slice(max(0, begin - _PROBE_TOKENS // 2), begin + loss_tokens)
     return Packed(sample.tokens[part], sample.labels[part])
 
 
-def _loss(trainer: SFTTrainer, first: list[int], second: list[int], labels: list[int]) -> float:
-    """The trainer's loss on one packed row of two samples, of which the second alone carries loss."""
+def _loss_tokens(part: Packed) -> int:
+    return sum(label != _IGNORED for label in part.labels)
+
+
+def _row(samples: Sequence[Packed]) -> dict[str, list[int]]:
+    """A packed row, as the trainer's dataset holds it."""
+    return {
+        "input_ids": [token for sample in samples for token in sample.tokens],
+        "labels": [label for sample in samples for label in sample.labels],
+        "seq_lengths": [len(sample.tokens) for sample in samples],
+    }
+
+
+def _loss(trainer: SFTTrainer, rows: Sequence[Sequence[Packed]], items: int) -> float:
+    """The trainer's loss on one micro-batch of packed rows, of a batch that has ``items`` loss tokens."""
     import torch
 
-    row = {
-        "input_ids": first + second,
-        "labels": [_IGNORED] * len(first) + labels,
-        "seq_lengths": [len(first), len(second)],
-    }
     model = trainer.model_wrapped
     training = model.training
     model.eval()
     try:
         # What dropout or a kernel may draw must not change what the training draws.
         with torch.random.fork_rng(), torch.no_grad():
-            inputs = trainer._prepare_inputs(trainer.data_collator([row]))
-            loss = float(trainer.compute_loss(model, inputs, num_items_in_batch=len(labels)))
+            inputs = trainer._prepare_inputs(trainer.data_collator([_row(row) for row in rows]))
+            loss = float(trainer.compute_loss(model, inputs, num_items_in_batch=items))
     finally:
         model.train(training)
     trainer._metrics["eval"].clear()
     return loss
+
+
+@contextmanager
+def _uncounted(trainer: SFTTrainer) -> Iterator[None]:
+    """What is computed in training mode here is no part of the training's counts."""
+    tokens = trainer._total_train_tokens
+    try:
+        yield
+    finally:
+        trainer._total_train_tokens = tokens
+        trainer._metrics["train"].clear()
 
 
 def decode(sample: Packed, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:

@@ -53,6 +53,8 @@ def training_data(rows: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
             percent(row["fill"]),
             _exponent(row["neighbour_loss"]),
             _exponent(row["own_loss"]),
+            _exponent(row["accumulation_difference"]),
+            _exponent(row["repetition_difference"]),
         )
         for row in rows.to_dict("records")
     ]
@@ -66,10 +68,13 @@ def training_data(rows: pd.DataFrame, teachers: Mapping[str, str]) -> Table:
         "Filled",
         "By neighbour",
         "By own token",
+        "By accumulation",
+        "By repetition",
     )
     caption = (
         "One epoch. Traces that are too long, or hold a token of the template as text, are left out, never cut. By neighbour: "
-        "how far a packed sample’s loss moves when all tokens before it in its row are exchanged; by own token: when one of its own is."
+        "how far a packed sample’s loss moves when all tokens before it in its row are exchanged; by own token: when one of its own is; by accumulation: by which share the loss differs "
+        "when eight sequences come one after another instead of at once; by repetition: when the same is computed again from the same seed."
     )
     return table(caption, (*_STUDENT, *heads), shown, text=(0, 1, 2))
 
