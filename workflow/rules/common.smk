@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import subprocess
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -150,6 +151,10 @@ def evaluation_python(rule: str) -> str:
         f" echo \"ERROR in {rule}: no Python at $WHICHTEACHER_EVALUATION_PYTHON: run 'make setup'\""
         ' | tee {log:q} >&2; exit 1; }}; "$WHICHTEACHER_EVALUATION_PYTHON"'
     )
+
+
+# What a job on GPUs takes beside them: they are of one machine, where its engine finds them all, and cores feed each.
+ON_GPUS = {"nodes": 1, "cpus_per_gpu": 8}
 
 
 def growing(amount):

@@ -193,6 +193,7 @@ rule decontaminate_queries:
         mem_mb=growing(32000 if ENCODES_WITH_MODEL else 2000),
         runtime=growing(24 * 60 if ENCODES_WITH_MODEL else 60),
         gpu=1 if ENCODES_WITH_MODEL else 0,
+        nodes=1,
     params:
         decontaminate=settings(STUDY.corpus.decontaminate),
     script:

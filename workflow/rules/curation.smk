@@ -31,6 +31,7 @@ rule score_perplexity:
         "../../envs/generation.yaml"
     threads: 1
     resources:
+        **ON_GPUS,
         mem_mb=growing(3000 if STUDY.miniature else 200000),
         runtime=30 if STUDY.miniature else 24 * 60,
         gpu=lambda wildcards: 0 if STUDY.miniature else SCORERS[wildcards.scorer].devices,

@@ -21,6 +21,7 @@ if STUDY.evaluation:
             "../../envs/evaluation.yaml"
         threads: 1
         resources:
+            **ON_GPUS,
             mem_mb=growing(3000 if STUDY.miniature else 200000),
             runtime=60 if STUDY.miniature else 1440,
             gpu=evaluation_devices,

@@ -4,6 +4,32 @@
 from whichteacher.miniature.teachers import BASE, MODELS, practice
 
 _ARCHITECTURE = STUDY.training.architecture if STUDY.training else None
+_NODES = STUDY.training.nodes if STUDY.training else 1
+_DEVICES = STUDY.training.recipe.devices if STUDY.training and not _ARCHITECTURE else 0
+# Several nodes are asked for by the GPUs of each, for a count of them all may be shared out unevenly. `mpi` says that the job
+# starts the processes on its nodes itself, one `srun` task each, which may not be counted by GPU.
+_MACHINES = (
+    {"gpu": _DEVICES, "nodes": 1}
+    if _NODES == 1
+    else {
+        "nodes": _NODES,
+        "tasks": _NODES,
+        "mpi": "srun",
+        **({"gres": f"gpu:{_DEVICES // _NODES}", "tasks_per_gpu": 0} if _DEVICES else {}),
+    }
+)
+# Of such a job the Slurm plugin hides which nodes it has, and `srun` needs to know.
+if (
+    _NODES > 1
+    and not workflow.is_main_process
+    and {"SLURM_JOB_ID", "SLURM_JOB_NODELIST"} & {*os.environ} == {"SLURM_JOB_ID"}
+):
+    os.environ["SLURM_JOB_NODELIST"] = subprocess.run(
+        ["squeue", "--noheader", "--format=%N", "--job", os.environ["SLURM_JOB_ID"]],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
 
 
 rule train_student:
@@ -24,13 +50,11 @@ rule train_student:
     conda:
         "../../envs/training.yaml"
     # On each node: a process per GPU, with what feeds it.
-    threads: 1 if _ARCHITECTURE or not STUDY.training else 8 * STUDY.training.recipe.devices // STUDY.training.nodes
+    threads: 8 * _DEVICES // _NODES or 1
     resources:
+        **_MACHINES,
         mem_mb=growing(2000 if _ARCHITECTURE else 512000),
         runtime=30 if _ARCHITECTURE else 7 * 24 * 60,
-        # Of all nodes together, as Slurm counts them.
-        gpu=STUDY.training.recipe.devices if STUDY.training and not _ARCHITECTURE else 0,
-        nodes=STUDY.training.nodes if STUDY.training else 1,
     params:
         training=settings(STUDY.training, exclude={"seeds", *TRAINING_RUNNING}) if STUDY.training else None,
         store=STUDY.store,

@@ -23,6 +23,7 @@ if CONSTRAINT_JUDGE:
             "../../envs/generation.yaml"
         threads: 1
         resources:
+            **ON_GPUS,
             mem_mb=growing(3000 if STUDY.miniature else 200000),
             runtime=60 if STUDY.miniature else 24 * 60,
             gpu=0 if STUDY.miniature else STUDY.verification.judges[CONSTRAINT_JUDGE].devices,
@@ -77,6 +78,7 @@ if STUDY.verification.asked:
             "../../envs/generation.yaml"
         threads: 1
         resources:
+            **ON_GPUS,
             mem_mb=growing(3000 if STUDY.miniature else 200000),
             runtime=60 if STUDY.miniature else 24 * 60,
             gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.verification.judges[wildcards.judge].devices,
@@ -201,6 +203,7 @@ if STUDY.verification.asked_again:
             "../../envs/generation.yaml"
         threads: 1
         resources:
+            **ON_GPUS,
             mem_mb=growing(3000 if STUDY.miniature else 200000),
             runtime=60 if STUDY.miniature else 4 * 60,
             gpu=lambda wildcards: 0 if STUDY.miniature else STUDY.verification.judges[wildcards.judge].devices,
