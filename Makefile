@@ -4,7 +4,7 @@ CONFIG ?= config/config.yaml
 CORES ?= all
 VENV := .venv/bin
 
-.PHONY: help setup study test teachers config lock clean
+.PHONY: help setup study doctor test teachers config lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ setup: ## set up the virtual environments .venv and .venv-evaluation (PYTHON=pyt
 
 study: setup ## set up, then run the study of CONFIG (default: config/config.yaml, the miniature study) on CORES
 	@$(VENV)/python tools/run_study.py $(CONFIG) --cores $(CORES)
+
+doctor: setup ## set up, then say what this machine lacks for the study of CONFIG
+	@$(VENV)/snakemake --cores $(CORES) doctor --configfile $(CONFIG)
 
 test: setup ## set up, then check format and style, and run the tests, two files at a time
 	@$(VENV)/ruff format --check benchmarks tests tools workflow

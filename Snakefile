@@ -17,6 +17,7 @@ pathvars:
     logs=f"{STUDY.results}/logs",
 
 
+include: "workflow/rules/doctor.smk"
 include: "workflow/rules/corpus.smk"
 
 
