@@ -24,12 +24,10 @@ if (
     and not workflow.is_main_process
     and {"SLURM_JOB_ID", "SLURM_JOB_NODELIST"} & {*os.environ} == {"SLURM_JOB_ID"}
 ):
-    os.environ["SLURM_JOB_NODELIST"] = subprocess.run(
-        ["squeue", "--noheader", "--format=%N", "--job", os.environ["SLURM_JOB_ID"]],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    asked = ["sh", "-c", 'squeue --noheader --format=%N --job "$SLURM_JOB_ID"']
+    os.environ.update(
+        SLURM_JOB_NODELIST=subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    )
 
 
 rule train_student:
