@@ -359,6 +359,7 @@ def _make_trainer(
 ) -> SFTTrainer:
     """TRL's trainer, which counts what a resumed training would otherwise forget and adds it to every line of the log."""
     import torch
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     class StudentTrainer(SFTTrainer):
@@ -407,13 +408,16 @@ def _make_trainer(
                 progress.total = self.state.max_steps
                 progress.advance(1, f"loss {logs['loss']:.3f}, {rate:.0f} tokens/s")
 
-    return StudentTrainer(
+    trainer = StudentTrainer(
         model=model,
         processing_class=tokenizer,
         train_dataset=dataset,
         args=settings,
         peft_config=_adapters(recipe["lora"]),
     )
+    # It prints every step; ``progress`` tells how training fares, and the log's table holds the rest.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _adapters(lora: Mapping[str, Any] | None) -> Any:
