@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -43,4 +44,6 @@ def count(findings: Sequence[Finding]) -> str:
 
 def gib(size: float) -> str:
     """A number of bytes in GiB, for people."""
+    if math.isinf(size):
+        return "unknown memory"
     return f"{size / GIB:,.1f} GiB" if size < 100 * GIB else f"{size / GIB:,.0f} GiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import shutil
@@ -27,7 +28,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 class Gpu(NamedTuple):
-    """A device; ``memory`` in bytes."""
+    """A device; ``memory`` in bytes, infinite where it is not told."""
 
     name: str
     memory: float
@@ -70,9 +71,13 @@ def read_gpus() -> list[Gpu]:
     found = [[part.strip() for part in line.split(",")] for line in told.splitlines() if line.count(",") == 3]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        names = [name.strip() for name in visible.split(",")]
-        found = [gpu for gpu in found if any(name and (name == gpu[0] or gpu[1].startswith(name)) for name in names)]
-    return [Gpu(name, float(memory) * 2**20) for _, _, name, memory in found if memory.isdigit()]
+        names = [name.strip() for name in visible.split(",") if name.strip()]
+        # Slices of a device have names of their own, and nvidia-smi does not tell how much memory each has.
+        if any(name.startswith("MIG-") for name in names):
+            return [Gpu("MIG slice", math.inf) for _ in names]
+        found = [gpu for gpu in found if any(name == gpu[0] or gpu[1].startswith(name) for name in names)]
+    # Where it shares the machine's memory none is told.
+    return [Gpu(name, float(memory) * 2**20 if memory.isdigit() else math.inf) for _, _, name, memory in found]
 
 
 def read_memory() -> float:

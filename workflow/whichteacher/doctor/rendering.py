@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ from whichteacher.chat import RENDERED, check_template
 check_template(AutoTokenizer.from_pretrained(sys.argv[1]), Path(sys.argv[1]) / RENDERED)
 """
 _COMPARE_SECONDS = 300
+_PACKAGES = Path(__file__).resolve().parents[2]
 
 
 def out_of_reach(model: Use | ModelRef, hub: Hub | None) -> str:
@@ -133,7 +135,14 @@ def compare_templates(name: str, training: dict[str, Any], evaluation_python: st
         Path(folder, RENDERED).write_text(template_bytes(tokenizer), encoding="utf-8")
         try:
             command = [evaluation_python, "-c", _COMPARE, folder]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPARE_SECONDS, check=False)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=_COMPARE_SECONDS,
+                check=False,
+                env={**os.environ, "PYTHONPATH": str(_PACKAGES)},
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             return Finding(name, "warning", f"not compared with evaluation: {error}", "see the environments")
     if done.returncode == 0:
