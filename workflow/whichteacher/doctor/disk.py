@@ -70,12 +70,12 @@ def _study(study: Study) -> dict[str, tuple[float, str]]:
         # One student is in training at a time; on a cluster several are.
         each = _CHECKPOINT_BYTES if study.training.recipe.lora is None else _ADAPTER_BYTES
         trained = training[1] * (count * _STUDENT_BYTES + _CHECKPOINTS * each)
-        added = f"; {count} students and {_CHECKPOINTS} checkpoints of one"
+        added = f", {count} students and {_CHECKPOINTS} checkpoints of one"
     else:
         trained, added = 0.0, ""
     return {
         "results": (_LEAST + text * (_COPIES - 1), words),
-        "store": (_LEAST + text + trained, words + added),
+        "store": (_LEAST + text + trained, f"one copy of these{added}"),
         "temporary files": (float(_LEAST), "the least"),
     }
 

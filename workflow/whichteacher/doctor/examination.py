@@ -45,7 +45,7 @@ def examine(
     made (None: rules run without conda), ``conda_envs`` the folder of their lists.
     """
     conda = conda_prefix is not None
-    machine = hardware.read_machine(conda)
+    machine = hardware.read_machine()
     hub = services.read_hub() if services.needs_hub(study) else None
     missing = services.missing_weights(study, hub) if hub else []
     places: dict[str, str | Path] = {
@@ -78,5 +78,5 @@ def examine(
         *(services.check_hub(study, hub) if hub else []),
         *services.check_endpoints(study),
         *rendering.check_templates(study, hub),
-        *rendering.check_student_template(study, hub, evaluation_python),
+        *rendering.check_student_template(study, hub, None if conda else evaluation_python),
     ]

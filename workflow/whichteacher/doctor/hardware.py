@@ -35,26 +35,24 @@ class Gpu(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Where the study would run. ``slurm``: whether jobs can be sent to a cluster from here; ``conda``: whether rules run in
-    their conda environments; ``cpu_build``: whether the engines at hand can use no GPU."""
+    """Where the study would run. ``slurm``: whether jobs can be sent to a cluster from here; ``cpu_build``: whether the engines at
+    hand can use no GPU, and need none."""
 
     gpus: list[Gpu]
     memory: float
     cores: int
     slurm: bool
-    conda: bool
     cpu_build: bool
 
 
-def read_machine(conda: bool) -> Machine:
+def read_machine() -> Machine:
     """This machine."""
     return Machine(
         gpus=read_gpus(),
         memory=read_memory(),
         cores=len(os.sched_getaffinity(0)),
         slurm=shutil.which("sbatch") is not None,
-        conda=conda,
-        cpu_build=not conda and has_cpu_build(),
+        cpu_build=has_cpu_build(),
     )
 
 
@@ -94,7 +92,7 @@ def read_memory() -> float:
 
 
 def has_cpu_build() -> bool:
-    """Whether PyTorch here was built for CPUs alone."""
+    """Whether the PyTorch of this environment was built for CPUs alone; the engines of the others are then too."""
     try:
         return metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:
@@ -112,13 +110,13 @@ def check_gpus(study: Study, machine: Machine) -> list[Finding]:
     asked = [*((use.devices, use.key) for use in uses), (per_node, "training.recipe.devices, on each node")]
     most, key = max(asked)
     if most == 0:
-        if uses and machine.conda and not machine.gpus and not machine.slurm:
+        if uses and not (machine.cpu_build or machine.gpus or machine.slurm):
             return [
                 Finding(
                     "gpu",
                     "fault",
-                    "none here, and the conda environments hold engines that need one",
-                    "run without --sdm conda, in the environments of `make setup`",
+                    "none here, and the engines of these environments are built for GPUs",
+                    "run in environments for CPUs, as those of `make setup` without --sdm conda",
                 )
             ]
         return [Finding("gpu", "ok", "this study needs none")]
@@ -150,12 +148,12 @@ def check_gpus(study: Study, machine: Machine) -> list[Finding]:
 
 
 def _without_gpus(study: Study, machine: Machine, uses: list[Use], needed: str) -> Finding:
-    """The finding where the engines have no GPU: small models run on CPUs all the same, outside conda."""
+    """The finding where the engines have no GPU: those that are built for CPUs run small models all the same."""
     here = "none here"
     remedy = "run where there are GPUs, with --sdm conda, or name smaller models"
     if machine.gpus:
-        here = f"{len(machine.gpus)} here, and the engines of this environment are built for CPUs"
-        remedy = "run with --sdm conda"
+        here = f"{len(machine.gpus)} here, and the engines of these environments are built for CPUs"
+        remedy = "run in the conda environments for GPUs (--sdm conda)"
     weights = [weight_bytes(use) for use in uses if use.model]
     training = training_bytes(study)
     small = all(weight is not None and weight < machine.memory for weight in weights)

@@ -112,7 +112,7 @@ def check_tokenizer_of(name: str, model: ModelRef) -> Finding:
     return Finding(name, "ok", f"it loads and makes {tokens} tokens of a question")
 
 
-def check_student_template(study: Study, hub: Hub | None, evaluation_python: str) -> list[Finding]:
+def check_student_template(study: Study, hub: Hub | None, evaluation_python: str | None) -> list[Finding]:
     """Whether the student's tokenizer is fit for training, and writes the same prompts where students are evaluated."""
     if study.training is None:
         return []
@@ -122,14 +122,17 @@ def check_student_template(study: Study, hub: Hub | None, evaluation_python: str
     return [compare_templates(name, study.training.model_dump(mode="json"), evaluation_python)]
 
 
-def compare_templates(name: str, training: dict[str, Any], evaluation_python: str) -> Finding:
-    """Load the student's tokenizer as training does, save it, and have ``evaluation_python`` write the same conversations."""
+def compare_templates(name: str, training: dict[str, Any], evaluation_python: str | None) -> Finding:
+    """Load the student's tokenizer as training does, save it, and have ``evaluation_python`` (None: it is not at hand) write the same
+    conversations."""
     from whichteacher.training import load_tokenizer
 
     try:
         tokenizer = load_tokenizer(training)
     except (InputError, OSError, ValueError) as error:
         return Finding(name, "fault", " ".join(str(error).split()), "take another base model or tokenizer")
+    if evaluation_python is None:
+        return Finding(name, "ok", "fit for training; `evaluate_student` will compare it in an environment of its own")
     with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
         tokenizer.save_pretrained(folder)
         Path(folder, RENDERED).write_text(template_bytes(tokenizer), encoding="utf-8")

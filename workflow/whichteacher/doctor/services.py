@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from email.message import Message
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError, URLError
@@ -16,6 +17,7 @@ from whichteacher.doctor.findings import Finding
 from whichteacher.doctor.models import hub_data, hub_models, hub_weights
 
 _SECONDS = 5.0
+_BODY_BYTES = 2**22
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _SHOWN = 3
 
@@ -50,12 +52,14 @@ def ask(address: str, secret: str | None = None, method: str = "GET") -> tuple[i
         with build_opener(_NoRedirect).open(
             Request(address, headers=headers, method=method), timeout=_SECONDS
         ) as answer:
-            return answer.status, answer.read()
+            return answer.status, answer.read(_BODY_BYTES)
     except HTTPError as error:
         with error:
             return error.code, b""
     except URLError as error:
         raise OSError(str(error.reason)) from None
+    except HTTPException as error:
+        raise OSError(f"what it answers is no HTTP: {type(error).__name__}") from None
 
 
 def read_hub() -> Hub:
@@ -98,8 +102,15 @@ def check_hub(study: Study, hub: Hub) -> list[Finding]:
         findings = [Finding("hub", "ok", "every model and data set is in the cache")]
     elif hub.barrier:
         more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-        text = f"{hub.barrier}{hub.detail}, and {', '.join(lacking[:_SHOWN])}{more} are not in {hub.cache}"
-        findings = [Finding("hub", "fault", text, "fetch them where there is a way to the hub, or name local folders")]
+        text = f"{hub.barrier}{hub.detail}, and {', '.join(lacking[:_SHOWN])}{more} are not in its cache here"
+        findings = [
+            Finding(
+                "hub",
+                "fault",
+                text,
+                "fetch them into it (HF_HOME) where there is a way to the hub, or name local folders",
+            )
+        ]
     else:
         findings = [Finding("hub", "ok", f"reached; {len(lacking)} models and data sets are yet to be fetched")]
     if lacking and not hub.token:
