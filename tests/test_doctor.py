@@ -170,6 +170,19 @@ def test_without_gpus_only_small_models_may_run():
     assert finding.state == "fault" and "--sdm conda" in finding.remedy
 
 
+def test_an_encoder_asks_for_no_gpu_and_must_be_had():
+    def change(raw):
+        del raw["miniature"], raw["training"], raw["evaluation"], raw["curation"]["perplexity"]
+        raw["teachers"] = {"t": {"label": "T", "colour": "#000000", "model": "m", "engine": "openai"}}
+        raw["teachers"]["t"]["endpoint"] = endpoint("http://127.0.0.1:1/v1")
+        raw["corpus"]["decontaminate"] = {"embedder": "org/encoder", "embedder_revision": COMMIT}
+
+    asked = study(change)
+    bare = Machine([], 16 * GIB, 4, slurm=False, cpu_build=False)
+    assert states(hardware.check_gpus(asked, bare)) == ["ok"]
+    assert models.hub_models(asked) == {("org/encoder", COMMIT)}
+
+
 @pytest.mark.parametrize(
     ("keys", "state"),
     [

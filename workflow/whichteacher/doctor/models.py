@@ -55,8 +55,8 @@ def _is_local(name: str) -> bool:
 
 
 def loaded_models(study: Study) -> list[Use]:
-    """The models whose weights the study loads to generate, judge, score, compare or evaluate, by their configuration keys;
-    those of the miniature ask for no GPU. Students in training are not among them."""
+    """The models whose weights the study loads to generate, judge, score or evaluate, by their configuration keys; those of the
+    miniature ask for no GPU. Students in training are not among them, nor is the :func:`encoder`."""
     uses = [
         *(_use(f"teachers.{name}", each) for name, each in study.teachers.items() if each.engine == "vllm"),
         *(
@@ -81,11 +81,16 @@ def loaded_models(study: Study) -> list[Use]:
         # A student is its base model, trained; one from scratch weighs nothing to speak of.
         place = (base.model, base.revision) if base else ("", None)
         uses.append(Use("evaluation (students)", *place, evaluation.dtype, **parallel, templated=False))
-    decontaminate = study.corpus.decontaminate
-    if study.teachers and decontaminate.embedder not in (None, "hashed_words"):
-        place = (decontaminate.embedder, decontaminate.embedder_revision)
-        uses.append(Use("corpus.decontaminate.embedder", *place, "auto", templated=False))
     return [use._replace(devices=0) for use in uses] if study.miniature else uses
+
+
+def encoder(study: Study) -> Use | None:
+    """The model that compares queries with benchmark problems; it runs on CPUs as well."""
+    decontaminate = study.corpus.decontaminate
+    if not study.teachers or decontaminate.embedder in (None, "hashed_words"):
+        return None
+    key, revision = "corpus.decontaminate.embedder", decontaminate.embedder_revision
+    return Use(key, decontaminate.embedder, revision, "auto", devices=0, templated=False)
 
 
 def _use(key: str, model: Loaded) -> Use:
@@ -116,7 +121,7 @@ def tokenizers(study: Study) -> dict[str, ModelRef]:
 
 def hub_weights(study: Study) -> set[tuple[str, str]]:
     """(hub id, commit) of every model of a hub whose weights are loaded."""
-    loaded = [*loaded_models(study), *([study.training.base] if study.training and study.training.base else [])]
+    loaded = [*loaded_models(study), *filter(None, [encoder(study), study.training and study.training.base])]
     return {(model.model, model.revision) for model in loaded if model.model and not model.is_local}
 
 
@@ -197,7 +202,8 @@ def check_revisions(study: Study) -> list[Finding]:
 
 def check_local_models(study: Study) -> list[Finding]:
     """Whether the folders of local models hold a configuration and weights that can be read."""
-    uses = {use.model: use for use in loaded_models(study) if use.model and use.is_local}
+    loaded = [*loaded_models(study), *filter(None, [encoder(study)])]
+    uses = {use.model: use for use in loaded if use.model and use.is_local}
     if study.training and study.training.base and study.training.base.is_local:
         base = study.training.base
         uses.setdefault(base.model, Use("training.base", base.model, None, base.dtype))
