@@ -22,17 +22,10 @@ rule doctor:
         rules=lambda wildcards: resources_of(workflow.rules),
         # Where conda environments are made; None where rules run without conda.
         conda_prefix=(
-            str(
-                workflow.deployment_settings.conda_prefix
-                or Path(".snakemake") / "conda"
-            )
+            str(workflow.deployment_settings.conda_prefix or Path(".snakemake") / "conda")
             if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
             else None
         ),
-        shown=(
-            workflow.output_settings.show_failed_logs
-            if workflow.output_settings
-            else False
-        ),
+        shown=(workflow.output_settings.show_failed_logs if workflow.output_settings else False),
     script:
         "../scripts/doctor.py"
