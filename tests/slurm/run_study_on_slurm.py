@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("tests/slurm", "tests", "tools
 
 import sandbox  # noqa: E402
 from study_runs import CONFIG, changed, snakemake, stored  # noqa: E402
-from test_interruption import ENGINE, STEP, said, tables  # noqa: E402
+from test_interruption import ENGINE, said, tables  # noqa: E402
 
 #: Jobs at a time; the sandbox's nodes claim more processors than there are.
 JOBS = "3"
@@ -73,7 +73,8 @@ def through_profile(python: Path, snakefile: Path, directory: Path, *arguments: 
 
 def command(python: Path, directory: Path, *arguments: str, config: Path = CONFIG) -> list[str]:
     """A study through the profile."""
-    return through_profile(python, ROOT / "Snakefile", directory, "--configfile", str(config), *arguments)
+    # Last, because it takes every argument up to the next option.
+    return through_profile(python, ROOT / "Snakefile", directory, *arguments, "--configfile", str(config))
 
 
 def start(line: list[str], output: Path) -> subprocess.Popen:
@@ -82,20 +83,16 @@ def start(line: list[str], output: Path) -> subprocess.Popen:
         return subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
 
 
-def wait_for(run: subprocess.Popen, output: Path, rule: str, sign: str, times: int, results: Path) -> str:
-    """The Slurm job of ``rule`` whose log says ``sign`` so often, once there is one."""
+def wait_for(run: subprocess.Popen, output: Path, logs: Path, begun: Callable[[Path], bool]) -> str:
+    """The running Slurm job of the rule whose logs lie in ``logs``, once it has ``begun``, as its log or what lies elsewhere tells."""
     while run.poll() is None:
         for job, comment in sandbox.running().items():
-            if comment.startswith(f"rule_{rule}_wildcards_"):
-                for log in (results / "logs" / rule).rglob("*.log"):
-                    named = "_".join(log.relative_to(results / "logs" / rule).with_suffix("").parts)
-                    if (
-                        comment.endswith(named.replace("round", ""))
-                        and len(re.findall(sign, log.read_text(errors="replace"))) >= times
-                    ):
-                        return job
+            for log in logs.rglob("*.log"):
+                named = "_".join(log.relative_to(logs).with_suffix("").parts).replace("round", "")
+                if comment == f"rule_{logs.name}_wildcards_{named}" and begun(log):
+                    return job
         time.sleep(0.2)
-    sys.exit(f"the run ended before a job of {rule} had come far enough:\n{output.read_text()[-3000:]}")
+    sys.exit(f"the run ended before a job of {logs.name} had come far enough:\n{output.read_text()[-3000:]}")
 
 
 def finish(run: subprocess.Popen, output: Path) -> None:
@@ -111,14 +108,14 @@ def seconds(do: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def run_disturbed(python: Path, directory: Path, scratch: Path) -> None:
-    """Steps 2 and 3."""
-    results = directory / "results" / "test"
-    line = command(python, directory)
+def kill(line: list[str], results: Path, output: Path) -> None:
+    """Step 2: start the study, and end it as a dying login node would."""
 
-    output = scratch / "killed.txt"
+    def generates(log: Path) -> bool:
+        return re.search(ENGINE, log.read_text(errors="replace")) is not None
+
     run = start(line, output)
-    job = wait_for(run, output, "generate_responses", ENGINE, 1, results)
+    job = wait_for(run, output, results / "logs" / "generate_responses", generates)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     if job not in sandbox.running():
@@ -127,16 +124,28 @@ def run_disturbed(python: Path, directory: Path, scratch: Path) -> None:
     sandbox.cancel_all()
     print(f"killed Snakemake and cancelled what it had submitted, with {len(stored(results))} responses in the store")
 
-    subprocess.run([*line, "--unlock", "--quiet"], check=True)
-    output = scratch / "resumed.txt"
+
+def resume(line: list[str], results: Path, output: Path) -> None:
+    """Step 3: go on to the end, and lose the job of a student on the way."""
+    subprocess.run([*line, "--unlock"], check=True)
     run = start(line, output)
-    job = wait_for(run, output, "train_student", STEP, 5, results)
+    students = results / "store" / "students"
+    job = wait_for(
+        run, output, results / "logs" / "train_student", lambda log: any(students.glob("*/unfinished/samples.arrow"))
+    )
     subprocess.run(["scancel", job], check=True)
     print(f"cancelled the training job {job}")
     finish(run, output)
     asked = re.findall(r"^rule train_student:.*?mem_mb=(\d+)", output.read_text(), re.MULTILINE | re.DOTALL)
     if sorted(asked) != ["2000", "2000", "2000", "3000"]:
         sys.exit(f"the cancelled job was not submitted again with more memory: {asked}")
+
+
+def run_disturbed(python: Path, directory: Path, scratch: Path) -> None:
+    """Steps 2 and 3."""
+    line, results = command(python, directory), directory / "results" / "test"
+    kill(line, results, scratch / "killed.txt")
+    resume(line, results, scratch / "resumed.txt")
 
 
 def compare(directory: Path, undisturbed: Path) -> int:
