@@ -1,7 +1,6 @@
 """Environments: what is asked for is locked, what is locked is exact, what is imported is there."""
 
 import ast
-import hashlib
 import importlib.metadata
 import re
 import sys
@@ -12,6 +11,7 @@ import pytest
 import set_up
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from study_runs import load_rules
 
 ROOT = Path(__file__).parents[1]
 ENVS = ROOT / "envs"
@@ -20,11 +20,12 @@ STAGES = lock_environments.STAGES
 
 #: Modules of packages that differ between a laptop and a GPU machine.
 DISTRIBUTIONS = {"vllm": "vllm"}
+CPU_STAGES = [name for name in lock_environments.names() if name.startswith("cpu/")]
+DEPLOYED = [*STAGES, *CPU_STAGES]
 
 
 def wanted(name: str) -> list[Requirement]:
-    lines = (line.split("#")[0].strip() for line in (ENVS / f"{name}.in").read_text(encoding="utf-8").splitlines())
-    return [Requirement(line) for line in lines if line]
+    return [Requirement(line.split("#")[0]) for line in lock_environments.requirements(name)]
 
 
 def locked(name: str) -> dict[str, list[Requirement]]:
@@ -42,7 +43,7 @@ def locked(name: str) -> dict[str, list[Requirement]]:
 def test_what_is_asked_for_is_locked(name):
     lock = locked(name)
     for requirement in wanted(name):
-        if requirement.name == "torch" and name.startswith("laptop"):
+        if requirement.name == "torch" and name.startswith(("laptop", "cpu/")):
             continue  # its CPU build is installed first, see tools/set_up.py
         versions = {next(iter(entry.specifier)).version for entry in lock[canonicalize_name(requirement.name)]}
         assert any(requirement.specifier.contains(version) for version in versions), requirement
@@ -63,12 +64,12 @@ def test_locks_hold_hashes_and_no_place(name):
         assert re.fullmatch(r"\S+==\S+( ; [^\\]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\s*", entry), entry[:200]
 
 
-def test_no_lock_of_a_laptop_holds_cuda():
-    for name in ("laptop", "laptop-evaluation"):
+def test_no_lock_of_a_machine_without_gpu_holds_cuda():
+    for name in ("laptop", "laptop-evaluation", *CPU_STAGES):
         packages = locked(name)
         assert not {"torch", "triton", "torchvision", "torchaudio", "torchcodec"} & set(packages)
         assert not [package for package in packages if package.startswith(("nvidia", "cuda"))]
-        assert set_up.pinned(f"{name}.in", "torch") == "torch==2.13.0"
+        assert set_up.pinned(f"{Path(name).name}.in", "torch") == "torch==2.13.0"
 
 
 def test_math_verify_stands_twice():
@@ -78,23 +79,56 @@ def test_math_verify_stands_twice():
     assert str(locked("laptop-evaluation")["math-verify"][0].specifier) == "==0.5.2"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_has_its_files(stage):
-    assert (ENVS / f"{stage}.yaml").read_text(encoding="utf-8").count("- nodefaults") == 1
-    digest = hashlib.sha256((ENVS / f"{stage}.txt").read_bytes()).hexdigest()
-    text = lock_environments.POST_DEPLOY.format(stage=stage, digest=digest)
-    assert (ENVS / f"{stage}.post-deploy.sh").read_text(encoding="utf-8") == text, "run `make lock`"
+@pytest.mark.parametrize("name", CPU_STAGES)
+def test_with_and_without_conda_a_stage_runs_on_the_same_packages(name):
+    text, laptop = (
+        (ENVS / f"{lock}.txt").read_text(encoding="utf-8") for lock in (name, lock_environments.laptop_of(name))
+    )
+    entries = lock_environments.entries_of(text)
+    for package, own in entries.items():
+        assert own == lock_environments.entries_of(laptop)[package]
+    assert len(entries) > 50
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stages_pin_file_holds_its_yaml(stage):
-    pins = (ENVS / f"{stage}.linux-64.pin.txt").read_text(encoding="utf-8").splitlines()
+def test_a_gpu_machine_has_the_versions_of_a_laptop(stage):
+    laptop = locked(lock_environments.laptop_of(stage))
+    for package, (requirement, *_) in locked(stage).items():
+        if package in laptop and package not in lock_environments.APART:
+            assert requirement.specifier in [entry.specifier for entry in laptop[package]], package
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_what_snakemake_wants_beside_a_lock_is_as_it_was_written(name):
+    """The post-deploy script, the digests in the yaml, and for machines without a GPU the stage's own interpreter."""
+    for path, text in lock_environments.deployment(name).items():
+        assert path.read_text(encoding="utf-8") == text, "run `make lock`"
+    assert (ENVS / f"{name}.yaml").read_text(encoding="utf-8").count("- nodefaults") == 1
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_a_stages_pin_file_holds_its_yaml(name):
+    pins = (ENVS / f"{name}.linux-64.pin.txt").read_text(encoding="utf-8").splitlines()
     urls = [line for line in pins if line and not line.startswith(("#", "@"))]
     assert "@EXPLICIT" in pins
     for url in urls:
         assert re.fullmatch(r"https://\S+/(linux-64|noarch)/[\w.-]+\.(conda|tar\.bz2)#[0-9a-f]{32}", url), url
-    for name, version in re.findall(r"- (\w+) =(\S+)", (ENVS / f"{stage}.yaml").read_text(encoding="utf-8")):
-        assert any(f"/{name}-{version}-" in url for url in urls), name
+    packages = re.findall(r"- (\w+) =(\S+)", (ENVS / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert {package for package, _ in packages} == {"python", "pip"}
+    for package, version in packages:
+        assert any(f"/{package}-{version}-" in url for url in urls), package
+
+
+def test_a_miniature_needs_no_gpu_build_and_every_other_study_takes_it():
+    """Every conda environment of every rule of the two configurations, as Snakemake sees them."""
+    used = {}
+    for name in ("test", "paper"):
+        rules = load_rules(ROOT / "config" / f"{name}.yaml").values()
+        used[name] = {rule["environment"] for rule in rules if rule["environment"]}
+    cpu = {name for name in used["test"] if "envs/cpu/" in name}
+    assert {Path(name).stem for name in cpu} == {Path(name).name for name in CPU_STAGES}
+    assert not {name for name in used["paper"] if "envs/cpu/" in name}
+    assert {Path(name).stem for name in used["paper"]} == set(STAGES)
 
 
 def imported(path: Path) -> set[str]:
@@ -135,7 +169,7 @@ def rules() -> dict[str, str]:
 
 @pytest.mark.parametrize("rule", rules())
 def test_a_rules_environment_holds_what_its_script_imports(rule):
-    stage = re.search(r'"../../envs/(\w+)\.yaml"', rules()[rule])[1]
+    stage = re.search(r'environment\("(\w+)"\)', rules()[rule])[1]
     assert stage in STAGES
     providers = importlib.metadata.packages_distributions()
     lock = locked(stage)

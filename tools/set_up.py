@@ -2,6 +2,11 @@
 
 Each is built from its lock in envs/ (exact versions, checked hashes) and stamped with a digest of all that made it. A
 stamped environment is left alone; a missing, outdated, moved or half-built one is built anew. Needs nothing but Python.
+
+    python tools/set_up.py cpu/generation
+
+installs the lock envs/cpu/generation.txt into the Python that runs this, and beside which uv is: the conda environments of machines
+without a GPU are made so.
 """
 
 import sys
@@ -125,27 +130,36 @@ def build(venv: Path, lock: str) -> None:
         )  # fmt: skip
     else:
         run("create the environment", uv, "venv", "--quiet", "--python", ROOT / ".venv" / "bin" / "python", venv)
+    install(python, uv, lock)
+    written = venv / f"{STAMP}.new"
+    written.write_text(fingerprint(venv, lock))
+    written.replace(venv / STAMP)
+
+
+def install(python: Path, uv: Path, lock: str) -> None:
+    """Install a lock, and the CPU build of torch, which is in none, into the environment of ``python``."""
     install = [uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "--compile-bytecode"]
-    torch, sources = pinned(f"{lock}.in", "torch"), uv_sources()
+    torch, sources = pinned(f"{Path(lock).name}.in", "torch"), uv_sources()
     # The CPU build: from a folder pip is told of, else from PyTorch's own index. Never the CUDA build.
     if not (
         "--find-links" in sources
         and run(f"install {torch} from pip's find-links", *install, "--no-index", *sources, torch, quiet=True)
     ):
         run(f"install {torch} from PyTorch's CPU index", *install, "--torch-backend", "cpu", torch)
-    if not list(venv.glob(f"lib/python3*/site-packages/{torch.replace('==', '-')}+cpu.dist-info")):
+    if not list(python.parents[1].glob(f"lib/python3*/site-packages/{torch.replace('==', '-')}+cpu.dist-info")):
         fail(f"the {torch} that was found is not the CPU build: check pip's find-links")
     run(
         "install the locked packages", *install, "--require-hashes", "--build-constraints", ENVS / "build.txt",
         *sources, "--requirement", ENVS / f"{lock}.txt",
     )  # fmt: skip
-    written = venv / f"{STAMP}.new"
-    written.write_text(fingerprint(venv, lock))
-    written.replace(venv / STAMP)
 
 
-def main() -> None:
-    """Build what is not ready, one set-up at a time."""
+def main(lock: str | None = None) -> None:
+    """Build what is not ready, one set-up at a time; or install one lock into this Python."""
+    if lock is not None:
+        check_machine(0)
+        install(Path(sys.executable), Path(sys.executable).with_name("uv"), lock)
+        return
     folder = os.open(ENVS, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     todo = [(ROOT / name, lock, gib) for name, (lock, gib) in ENVIRONMENTS.items() if not is_ready(ROOT / name, lock)]
@@ -156,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])

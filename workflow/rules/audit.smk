@@ -15,7 +15,7 @@ rule inspect_traces:
     log:
         "<logs>/inspect_traces/{teacher}/{shard}.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -42,7 +42,7 @@ rule summarise_audit:
     log:
         "<logs>/summarise_audit.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(4000),

@@ -45,6 +45,12 @@ for key in unpinned_revisions(STUDY):
 
 if STUDY.miniature and not RESULTS_ONLY and (damaged := check_digests(WORKFLOW.parent / "resources" / "teachers")):
     raise WorkflowError(damaged)
+if workflow.workflow_settings.cache is not None and (
+    DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method
+):
+    raise WorkflowError(
+        "--cache: without conda environments Snakemake's cache does not know by which packages a file was made: add --sdm conda"
+    )
 
 TEACHERS = list(STUDY.teachers)
 PRICES = {
@@ -166,6 +172,12 @@ def growing(amount):
         return first * (attempt + 1) // 2
 
     return need
+
+
+def environment(stage: str) -> str:
+    """A stage's conda environment, seen from the folder of the rules: the miniature takes those for machines without a GPU."""
+    cpu = WORKFLOW.parent / "envs" / "cpu" / f"{stage}.yaml"
+    return f"../../envs/{'cpu/' if STUDY.miniature and cpu.exists() else ''}{stage}.yaml"
 
 
 def one_of(names) -> str:

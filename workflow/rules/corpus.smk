@@ -22,7 +22,7 @@ if STUDY.miniature:
         log:
             "<logs>/make_miniature_corpus.log",
         conda:
-            "../../envs/corpus.yaml"
+            environment("corpus")
         threads: 1
         resources:
             mem_mb=growing(1000),
@@ -44,7 +44,7 @@ if STUDY.miniature:
         log:
             "<logs>/make_miniature_benchmarks.log",
         conda:
-            "../../envs/corpus.yaml"
+            environment("corpus")
         threads: 1
         resources:
             mem_mb=growing(1000),
@@ -65,13 +65,15 @@ rule import_source:
         dropped="<results>/corpus/imported/{source}.dropped.parquet",
     log:
         "<logs>/import_source/{source}.log",
+    cache: True
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(2000),
         runtime=growing(240),
     params:
+        name=lambda wildcards: wildcards.source,
         source=lambda wildcards: settings(SOURCES[wildcards.source], exclude={"guess"}),
     script:
         "../scripts/import_source.py"
@@ -87,13 +89,15 @@ rule import_benchmark:
         "<logs>/import_benchmark/{benchmark}.log",
     wildcard_constraints:
         benchmark=one_of(name for name, block in BENCHMARK_BLOCKS.items() if block.task is None),
+    cache: True
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        name=lambda wildcards: wildcards.benchmark,
         benchmark=lambda wildcards: settings(
             BENCHMARK_BLOCKS[wildcards.benchmark], exclude={"label", "samples", "task"}
         ),
@@ -112,16 +116,18 @@ rule import_task:
         "<logs>/import_task/{benchmark}.log",
     wildcard_constraints:
         benchmark=one_of(name for name, block in BENCHMARK_BLOCKS.items() if block.task is not None),
+    cache: True
     conda:
-        "../../envs/evaluation.yaml"
+        environment("evaluation")
     threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        name=lambda wildcards: wildcards.benchmark,
         settings=task_settings,
     shell:
-        evaluation_python("import_task") + " {input.script:q} --benchmark {wildcards.benchmark:q}"
+        evaluation_python("import_task") + " {input.script:q} --benchmark {params.name:q}"
         " --settings {params.settings:q} --table {output.table:q} --log {log:q}"
 
 
@@ -136,7 +142,7 @@ rule clean_queries:
     log:
         "<logs>/clean_queries.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -160,7 +166,7 @@ rule deduplicate_queries:
     log:
         "<logs>/deduplicate_queries.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -187,7 +193,7 @@ rule decontaminate_queries:
     log:
         "<logs>/decontaminate_queries.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 8 if ENCODES_WITH_MODEL else 1
     resources:
         mem_mb=growing(32000 if ENCODES_WITH_MODEL else 2000),
@@ -210,10 +216,16 @@ rule shard_corpus:
     log:
         "<logs>/shard_corpus.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(lambda input: max(1000, 20 * input.size_mb)),
         runtime=growing(60),
     script:
         "../scripts/shard_corpus.py"
+
+
+rule corpus:
+    input:
+        collect("<results>/corpus/shards/{shard}.parquet", shard=SHARDS),
+    localrule: True

@@ -28,7 +28,7 @@ rule score_perplexity:
     log:
         "<logs>/score_perplexity/{teacher}/{shard}/{scorer}.log",
     conda:
-        "../../envs/generation.yaml"
+        environment("generation")
     threads: 1
     resources:
         **ON_GPUS,
@@ -52,7 +52,7 @@ rule set_perplexity_limits:
     log:
         "<logs>/set_perplexity_limits/{teacher}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -74,7 +74,7 @@ rule count_ngrams:
     log:
         "<logs>/count_ngrams/{teacher}/{shard}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(3000),
@@ -95,7 +95,7 @@ rule find_candidate_ngrams:
     log:
         "<logs>/find_candidate_ngrams/{teacher}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -117,7 +117,7 @@ rule count_candidate_ngrams:
     log:
         "<logs>/count_candidate_ngrams/{teacher}/{shard}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(3000),
@@ -137,7 +137,7 @@ rule find_frequent_ngrams:
     log:
         "<logs>/find_frequent_ngrams/{teacher}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(3000),
@@ -160,7 +160,7 @@ rule find_contaminated_responses:
     log:
         "<logs>/find_contaminated_responses/{teacher}/{shard}.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -182,7 +182,7 @@ rule find_duplicate_traces:
     log:
         "<logs>/find_duplicate_traces/{teacher}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(1000 if STUDY.miniature else 4000),
@@ -217,7 +217,7 @@ rule curate_traces:
     log:
         "<logs>/curate_traces/{teacher}/{shard}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(1000 if STUDY.miniature else 4000),
@@ -241,7 +241,7 @@ rule match_datasets:
     log:
         "<logs>/match_datasets/{control}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(1000 if STUDY.miniature else 4000),
@@ -267,7 +267,7 @@ rule export_dataset:
     log:
         "<logs>/export_dataset/{control}/{teacher}.log",
     conda:
-        "../../envs/curation.yaml"
+        environment("curation")
     threads: 1
     resources:
         mem_mb=growing(1000 if STUDY.miniature else 4000),

@@ -12,7 +12,7 @@ rule doctor:
         "<logs>/doctor.log",
     localrule: True
     conda:
-        "../../envs/training.yaml"
+        environment("training")
     threads: 1
     resources:
         mem_mb=growing(2000),

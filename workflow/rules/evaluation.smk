@@ -18,7 +18,7 @@ if STUDY.evaluation:
         log:
             "<logs>/evaluate_student/{control}/{teacher}/{seed}.log",
         conda:
-            "../../envs/evaluation.yaml"
+            environment("evaluation")
         threads: 1
         resources:
             **ON_GPUS,
@@ -47,7 +47,7 @@ if STUDY.evaluation:
         log:
             "<logs>/score_samples/{control}/{teacher}/{seed}/{benchmark}.log",
         conda:
-            "../../envs/verification.yaml"
+            environment("verification")
         threads: 1
         resources:
             mem_mb=growing(2000),
@@ -78,7 +78,7 @@ if EVALUATED:
         log:
             "<logs>/score_models.log",
         conda:
-            "../../envs/statistics.yaml"
+            environment("statistics")
         threads: 1
         resources:
             mem_mb=growing(4000),
@@ -97,7 +97,7 @@ if EVALUATED:
         log:
             "<logs>/check_reference.log",
         conda:
-            "../../envs/statistics.yaml"
+            environment("statistics")
         threads: 1
         resources:
             mem_mb=growing(1000),

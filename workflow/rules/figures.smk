@@ -77,7 +77,7 @@ rule draw_category_shares:
     log:
         "<logs>/draw_category_shares.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -106,7 +106,7 @@ rule draw_length_histogram:
     log:
         "<logs>/draw_length_histogram.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -135,7 +135,7 @@ rule draw_lengths:
     log:
         "<logs>/draw_lengths.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -164,7 +164,7 @@ rule draw_perplexities:
     log:
         "<logs>/draw_perplexities.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -192,7 +192,7 @@ rule draw_ledger:
     log:
         "<logs>/draw_ledger.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -220,7 +220,7 @@ rule draw_verdicts:
     log:
         "<logs>/draw_verdicts.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -249,7 +249,7 @@ rule draw_attempts:
     log:
         "<logs>/draw_attempts.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -278,7 +278,7 @@ rule draw_thresholds:
     log:
         "<logs>/draw_thresholds.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -308,7 +308,7 @@ rule draw_contamination:
     log:
         "<logs>/draw_contamination.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -341,7 +341,7 @@ if STUDY.training:
         log:
             "<logs>/draw_scores.log",
         conda:
-            "../../envs/figures.yaml"
+            environment("figures")
         threads: 1
         resources:
             mem_mb=growing(1000),
@@ -379,7 +379,7 @@ if STUDY.training:
         log:
             "<logs>/draw_training_loss.log",
         conda:
-            "../../envs/figures.yaml"
+            environment("figures")
         threads: 1
         resources:
             mem_mb=growing(1000),
@@ -407,7 +407,7 @@ if STUDY.training:
         log:
             "<logs>/draw_differences.log",
         conda:
-            "../../envs/figures.yaml"
+            environment("figures")
         threads: 1
         resources:
             mem_mb=growing(1000),
@@ -444,7 +444,7 @@ if STUDY.training:
         log:
             "<logs>/write_tables.log",
         conda:
-            "../../envs/figures.yaml"
+            environment("figures")
         threads: 1
         resources:
             mem_mb=growing(1000),
@@ -512,7 +512,7 @@ rule build_report:
     log:
         "<logs>/build_report.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(8000),
@@ -551,7 +551,7 @@ rule draw_published:
     log:
         "<logs>/draw_published.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(1000),

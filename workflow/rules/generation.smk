@@ -17,7 +17,7 @@ rule import_traces:
     log:
         "<logs>/import_traces/{teacher}.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 8
     resources:
         mem_mb=growing(3000),
@@ -43,7 +43,7 @@ rule generate_responses:
     log:
         "<logs>/generate_responses/{teacher}/{shard}/round{round}.log",
     conda:
-        "../../envs/generation.yaml"
+        environment("generation")
     threads: 1
     resources:
         **ON_GPUS,

@@ -10,7 +10,7 @@ rule sample_pilot:
     log:
         "<logs>/sample_pilot.log",
     conda:
-        "../../envs/corpus.yaml"
+        environment("corpus")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -88,7 +88,7 @@ rule plan:
     log:
         "<logs>/plan.log",
     conda:
-        "../../envs/generation.yaml"
+        environment("generation")
     threads: 1
     resources:
         mem_mb=growing(4000),

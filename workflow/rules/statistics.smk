@@ -37,7 +37,7 @@ rule measure_traces:
     log:
         "<logs>/measure_traces/{teacher}.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -57,7 +57,7 @@ rule summarise_teachers:
     log:
         "<logs>/summarise_teachers.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(16000),
@@ -83,7 +83,7 @@ rule summarise_perplexities:
     log:
         "<logs>/summarise_perplexities.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -105,7 +105,7 @@ rule summarise_costs:
     log:
         "<logs>/summarise_costs.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -128,7 +128,7 @@ rule summarise_attempts:
     log:
         "<logs>/summarise_attempts.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(8000),
@@ -161,7 +161,7 @@ rule summarise_verdicts:
     log:
         "<logs>/summarise_verdicts.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(16000),
@@ -191,7 +191,7 @@ rule compare_teachers:
     log:
         "<logs>/compare_teachers.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(16000),
@@ -218,7 +218,7 @@ if STUDY.training:
         log:
             "<logs>/summarise_training.log",
         conda:
-            "../../envs/statistics.yaml"
+            environment("statistics")
         threads: 1
         resources:
             mem_mb=growing(1000),
@@ -243,7 +243,7 @@ if STUDY.training:
         log:
             "<logs>/compare_students.log",
         conda:
-            "../../envs/statistics.yaml"
+            environment("statistics")
         threads: 1
         resources:
             mem_mb=growing(4000),
@@ -267,7 +267,7 @@ if STUDY.training:
         log:
             "<logs>/summarise_students.log",
         conda:
-            "../../envs/statistics.yaml"
+            environment("statistics")
         threads: 1
         resources:
             mem_mb=growing(4000),
@@ -295,7 +295,7 @@ if STUDY.training:
         log:
             "<logs>/split_scores.log",
         conda:
-            "../../envs/statistics.yaml"
+            environment("statistics")
         threads: 1
         resources:
             mem_mb=growing(4000),
@@ -319,7 +319,7 @@ if STUDY.training:
         log:
             "<logs>/compare_controls.log",
         conda:
-            "../../envs/statistics.yaml"
+            environment("statistics")
         threads: 1
         resources:
             mem_mb=growing(4000),
@@ -343,7 +343,7 @@ rule summarise_duplicates:
     log:
         "<logs>/summarise_duplicates.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -372,7 +372,7 @@ rule reconcile_ledger:
     log:
         "<logs>/reconcile_ledger.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -393,7 +393,7 @@ rule summarise_datasets:
     log:
         "<logs>/summarise_datasets.log",
     conda:
-        "../../envs/figures.yaml"
+        environment("figures")
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -424,7 +424,7 @@ rule choose_examples:
     log:
         "<logs>/choose_examples.log",
     conda:
-        "../../envs/statistics.yaml"
+        environment("statistics")
     threads: 1
     resources:
         mem_mb=growing(4000),

@@ -46,7 +46,7 @@ rule train_student:
     log:
         "<logs>/train_student/{control}/{teacher}/{seed}.log",
     conda:
-        "../../envs/training.yaml"
+        environment("training")
     # On each node: a process per GPU, with what feeds it.
     threads: 8 * _DEVICES // _NODES or 1
     resources:
@@ -70,13 +70,15 @@ rule train_teacher:
         model=directory("<results>/miniature/teachers/{model}"),
     log:
         "<logs>/train_teacher/{model}.log",
+    cache: True
     conda:
-        "../../envs/training.yaml"
+        environment("training")
     threads: 1
     resources:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        name=lambda wildcards: wildcards.model,
         practice=lambda wildcards: practice(wildcards.model),
     script:
         "../scripts/train_teacher.py"

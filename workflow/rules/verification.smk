@@ -20,7 +20,7 @@ if CONSTRAINT_JUDGE:
         log:
             "<logs>/complete_constraints/{shard}.log",
         conda:
-            "../../envs/generation.yaml"
+            environment("generation")
         threads: 1
         resources:
             **ON_GPUS,
@@ -46,7 +46,7 @@ rule verify_responses:
     log:
         "<logs>/verify_responses/{teacher}/{shard}/round{round}.log",
     conda:
-        "../../envs/verification.yaml"
+        environment("verification")
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -75,7 +75,7 @@ if STUDY.verification.asked:
         log:
             "<logs>/judge_responses/{teacher}/{shard}/round{round}.{judge}.log",
         conda:
-            "../../envs/generation.yaml"
+            environment("generation")
         threads: 1
         resources:
             **ON_GPUS,
@@ -111,7 +111,7 @@ rule collect_attempts:
     log:
         "<logs>/collect_attempts/{teacher}/{shard}.log",
     conda:
-        "../../envs/verification.yaml"
+        environment("verification")
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -129,7 +129,7 @@ rule check_references:
     log:
         "<logs>/check_references/{shard}.log",
     conda:
-        "../../envs/verification.yaml"
+        environment("verification")
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -149,7 +149,7 @@ rule audit_verifiers:
     log:
         "<logs>/audit_verifiers.log",
     conda:
-        "../../envs/verification.yaml"
+        environment("verification")
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -173,7 +173,7 @@ rule reverify_sample:
     log:
         "<logs>/reverify_sample.log",
     conda:
-        "../../envs/verification.yaml"
+        environment("verification")
     threads: 1
     resources:
         mem_mb=growing(8000),
@@ -200,7 +200,7 @@ if STUDY.verification.asked_again:
         log:
             "<logs>/rejudge_sample/{judge}.log",
         conda:
-            "../../envs/generation.yaml"
+            environment("generation")
         threads: 1
         resources:
             **ON_GPUS,

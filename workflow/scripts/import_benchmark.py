@@ -152,4 +152,4 @@ if "snakemake" in globals():
     from whichteacher.rule import logged
 
     with logged(snakemake):  # noqa: F821
-        main(snakemake.wildcards.benchmark, snakemake.params.benchmark, snakemake.output.table)  # noqa: F821
+        main(snakemake.params.name, snakemake.params.benchmark, snakemake.output.table)  # noqa: F821

@@ -229,4 +229,4 @@ if "snakemake" in globals():
     from whichteacher.rule import logged
 
     with logged(snakemake):  # noqa: F821
-        main(snakemake.wildcards.source, snakemake.params.source, **dict(snakemake.output.items()))  # noqa: F821
+        main(snakemake.params.name, snakemake.params.source, **dict(snakemake.output.items()))  # noqa: F821

@@ -69,7 +69,7 @@ if "snakemake" in globals():
 
     with logged(snakemake):  # noqa: F821
         main(
-            snakemake.wildcards.model,  # noqa: F821
+            snakemake.params.name,  # noqa: F821
             snakemake.input.get("base"),  # noqa: F821
             snakemake.output.model,  # noqa: F821
             snakemake.params.practice,  # noqa: F821
