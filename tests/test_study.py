@@ -201,6 +201,14 @@ def test_how_training_is_run_re_runs_the_report_alone(finished, tmp_path):
     assert set(planned(snakemake(finished, "-n", config=config))) == {"build_report", "all"}
 
 
+def test_a_new_prompt_asks_its_teacher_alone_again(finished, tmp_path):
+    config = changed(tmp_path, lambda raw: raw["teachers"]["steps"].update(system_prompt="Think step by step."))
+    jobs = planned(snakemake(finished, "-n", config=config))
+    assert jobs["generate_responses"] == jobs["verify_responses"] == 2, "one teacher's rounds"
+    assert jobs["collect_attempts"] == 1 and jobs["train_student"] == 3, "the intersection may change for all"
+    assert not {"import_source", "shard_corpus", "import_benchmark"} & set(jobs)
+
+
 def test_a_new_threshold_reads_nothing_again(finished, tmp_path):
     def raise_one(raw):
         raw["curation"]["perplexity"]["thresholds"]["steps"] = {"quantile": 0.9}

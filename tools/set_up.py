@@ -80,13 +80,18 @@ def is_ready(venv: Path, lock: str) -> bool:
     return (venv / "bin" / "python").exists() and stamp.is_file() and stamp.read_text() == fingerprint(venv, lock)
 
 
-def check_machine(needed_gib: float) -> None:
-    """Stop with one line where this machine cannot hold the environments."""
+def check_platform() -> None:
+    """Stop with one line where there are no packages for this machine."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         fail(
             f"the packages exist for Linux on x86_64, this is {sys.platform} on {platform.machine()}: "
             "use such a machine, virtual machine or container"
         )
+
+
+def check_machine(needed_gib: float) -> None:
+    """Stop with one line where this machine cannot hold the environments."""
+    check_platform()
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
@@ -157,7 +162,7 @@ def install(python: Path, uv: Path, lock: str) -> None:
 def main(lock: str | None = None) -> None:
     """Build what is not ready, one set-up at a time; or install one lock into this Python."""
     if lock is not None:
-        check_machine(0)
+        check_platform()
         install(Path(sys.executable), Path(sys.executable).with_name("uv"), lock)
         return
     folder = os.open(ENVS, os.O_RDONLY)
