@@ -2,7 +2,9 @@
 
 import ast
 import importlib.metadata
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -218,3 +220,39 @@ def test_pip_settings_become_options_of_uv(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
     assert set_up.uv_sources() == ["--find-links", str(tmp_path), "--find-links", f"{tmp_path}/more"]
+
+
+def build_images(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / "build_images.py"), *arguments]
+    environment = {**os.environ, "PATH": str(path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("engine", ["docker", "apptainer"])
+def test_every_environment_has_an_image(engine, tmp_path):
+    """A program that stands for the engine and says what it was asked."""
+    program = tmp_path / engine
+    program.write_text('#!/bin/sh\necho "$0 $@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    told = build_images(tmp_path)
+    assert told.returncode == 0, told.stderr
+    for name in DEPLOYED:
+        assert f"--build-arg STAGE={name} " in told.stdout
+    assert ("envs/apptainer.def" if engine == "apptainer" else "--file envs/Dockerfile .") in told.stdout
+    assert "whichteacher-generation-cpu" in told.stdout
+
+
+def test_without_an_engine_or_with_a_wrong_name_no_image_is_one_clear_line(tmp_path):
+    assert "no docker, no podman, no apptainer here" in build_images(tmp_path).stderr
+    assert "no such environment: plotting; there are corpus" in build_images(tmp_path, "plotting").stderr
+
+
+@pytest.mark.parametrize("recipe", ["Dockerfile", "apptainer.def"])
+def test_an_image_is_given_all_that_its_installation_reads(recipe):
+    """The post-deploy scripts read the lists beside them and tools/set_up.py; the packages need no more of the project."""
+    text = (ENVS / recipe).read_text(encoding="utf-8")
+    python = re.search(r"python =(\S+)", (ENVS / "figures.yaml").read_text(encoding="utf-8"))[1]
+    assert re.search(rf"(?i)from:? python:{re.escape(python)}-", text)
+    assert re.search(r"^(COPY| )\s*envs /opt/whichteacher/envs$", text, re.M)
+    assert re.search(r"^(COPY| )\s*tools/set_up.py /opt/whichteacher/tools/set_up.py$", text, re.M)
+    assert "post-deploy.sh" in text and "STAGE" in text

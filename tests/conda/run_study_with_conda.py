@@ -110,10 +110,11 @@ class Runner:
             self.environment.pop(name, None)
         (scratch / "cache").mkdir()
 
-    def __call__(self, project: Path, *arguments: str) -> str:
+    def __call__(self, project: Path, *arguments: str, conda: bool = True) -> str:
         """Run to the end; what was printed."""
-        command = [str(self.python), "-m", "snakemake", *arguments, "--cores", "2", "--sdm", "conda"]
-        command += ["--conda-prefix", str(self.scratch / "environments"), "--configfile", "config/test.yaml"]
+        command = [str(self.python), "-m", "snakemake", *arguments, "--cores", "2", "--configfile", "config/test.yaml"]
+        if conda:
+            command += ["--sdm", "conda", "--conda-prefix", str(self.scratch / "environments")]
         done = subprocess.run(
             command, cwd=project, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -124,9 +125,9 @@ class Runner:
             )
         return done.stdout
 
-    def to_do(self, project: Path, *arguments: str) -> dict[str, int]:
+    def to_do(self, project: Path, conda: bool = True) -> dict[str, int]:
         """Jobs per rule that a run would have."""
-        told = self(project, "--dry-run", *arguments)
+        told = self(project, "--dry-run", conda=conda)
         table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total ", told, re.MULTILINE | re.DOTALL)
         return {} if table is None else {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
 
@@ -181,6 +182,8 @@ def main(scratch: Path) -> None:
     check((project / "results" / "test" / "report.html").is_file(), "the report is there")
     started = time.monotonic()
     check(run.to_do(project) == {}, f"a second start has nothing to do ({time.monotonic() - started:.0f} s)")
+
+    check(len(run.to_do(project, conda=False)) > 20, "without conda everything would run again")
 
     step("a changed pin")
     pins = project / "envs" / "figures.linux-64.pin.txt"
