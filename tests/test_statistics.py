@@ -65,6 +65,19 @@ def test_bootstrap_interval_is_the_closed_form_on_normal_data():
     assert found.high == pytest.approx(values.mean() + margin, abs=0.1 * margin)
 
 
+@pytest.mark.parametrize("draw", ["lognormal", "exponential"])
+def test_bootstrap_interval_is_scipys_on_skewed_data(draw):
+    values = getattr(np.random.default_rng(5), draw)(size=60)
+    found = bootstrap_mean(values, 20_000, 0.9, generator(0, "x"))
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, confidence_level=0.9, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert found.low == pytest.approx(theirs.low, abs=0.02 * width)
+    assert found.high == pytest.approx(theirs.high, abs=0.02 * width)
+    assert found.high - values.mean() > values.mean() - found.low, "it is skewed as the data is"
+
+
 def test_large_sample_forms_agree_with_resampling(monkeypatch):
     values = np.random.default_rng(4).exponential(1, 3000) - 0.97
     drawn = bootstrap_mean(values, 5000, 0.95, generator(0)), sign_flip_p(values, 5000, generator(0))
