@@ -30,8 +30,8 @@ PRODUCTS = {
     "evaluate_student": "evaluation/{}/code_tasks.parquet",
 }
 
-#: vLLM's words for an engine that is ready, TRL's for an optimizer step.
-ENGINE, STEP = "init engine .* took", "'loss': "
+#: vLLM's words for an engine that is ready, ours for a training that begins its first step.
+ENGINE, BEGUN = "init engine .* took", "preflight passed"
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Moment:
 MOMENTS = (
     Moment("generate_responses", signal.SIGINT, ENGINE, 1, 0.22),
     Moment("generate_responses", signal.SIGKILL, ENGINE, 1, 0.1),
-    Moment("train_student", signal.SIGINT, STEP, 5, 0.0),
-    Moment("train_student", signal.SIGKILL, STEP, 5, 0.0),
+    Moment("train_student", signal.SIGINT, BEGUN, 1, 0.1),
+    Moment("train_student", signal.SIGKILL, BEGUN, 1, 0.1),
     Moment("evaluate_student", signal.SIGKILL, ENGINE, 1, 0.0),
 )
 

@@ -58,13 +58,15 @@ def build(channel: Path, index: dict, files: dict[str, Path | bytes], links: dic
 
 
 def python_files(scratch: Path) -> dict[str, Path | bytes]:
-    """The interpreter, its library wherever it lies, and the standard library."""
+    """The interpreter, its library, its headers (torch compiles with them) and the standard library."""
     base, name = Path(sys.base_prefix), f"python{sys.version_info[0]}.{sys.version_info[1]}"
     files: dict[str, Path | bytes] = {}
     for path in (base / "lib" / name).rglob("*"):
         place = path.relative_to(base)
         if path.is_file() and not SKIPPED & {*place.parts}:
             files[str(place)] = path
+    for path in (base / "include" / name).rglob("*.h"):
+        files[str(path.relative_to(base))] = path
     for path in (base / "lib").glob("libpython*"):
         if path.is_file():
             files[f"lib/{path.name}"] = path

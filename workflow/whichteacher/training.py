@@ -447,7 +447,12 @@ def _recorder(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, counts: C
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Take up the counts, then prove what will be trained on."""
             trainer.take_up()
-            self.preflight = check_training(trainer, tokenizer, counts.samples, counts.tokens, counts.loss_tokens)
+            self.preflight = found = check_training(
+                trainer, tokenizer, counts.samples, counts.tokens, counts.loss_tokens
+            )
+            if args.process_index == 0:
+                told = f"{found['samples']} samples, {found['tokens']} tokens, {found['loss_tokens']} with loss, {found['rows']} rows"
+                print(f"preflight passed: {told}", flush=True)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Mark the checkpoint once every process has written its part."""
