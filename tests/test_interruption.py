@@ -36,24 +36,23 @@ ENGINE, BEGUN = "init engine .* took", "preflight passed"
 
 @dataclass(frozen=True)
 class Moment:
-    """When a run is interrupted, and how: a job of ``rule`` has logged ``sign`` so many ``times``, and has since computed
-    for this ``share`` of the time that it had needed to get there, on whatever machine."""
+    """When a run is interrupted, and how: a job of ``rule`` has logged ``sign``, and has since computed for this ``share`` of the
+    time that it had needed to get there, on whatever machine."""
 
     rule: str
     signal: signal.Signals
     sign: str
-    times: int
     share: float
 
 
 #: In the order of the study, so that every run comes further than the one before. Where it counts that some responses are
 #: finished and others are not: the first ends at a share of about 0.14, the last at 0.55 (of the teacher with long traces).
 MOMENTS = (
-    Moment("generate_responses", signal.SIGINT, ENGINE, 1, 0.22),
-    Moment("generate_responses", signal.SIGKILL, ENGINE, 1, 0.1),
-    Moment("train_student", signal.SIGINT, BEGUN, 1, 0.1),
-    Moment("train_student", signal.SIGKILL, BEGUN, 1, 0.1),
-    Moment("evaluate_student", signal.SIGKILL, ENGINE, 1, 0.0),
+    Moment("generate_responses", signal.SIGINT, ENGINE, 0.22),
+    Moment("generate_responses", signal.SIGKILL, ENGINE, 0.1),
+    Moment("train_student", signal.SIGINT, BEGUN, 0.1),
+    Moment("train_student", signal.SIGKILL, BEGUN, 0.1),
+    Moment("evaluate_student", signal.SIGKILL, ENGINE, 0.0),
 )
 
 #: Columns and keys that are measurements of the machine; everything else that follows the stored text is the same to the byte.
@@ -86,7 +85,7 @@ def wait_for(moment: Moment, run: subprocess.Popen, output: Path) -> tuple[psuti
     since: dict[int, float] = {}
     while run.poll() is None:
         for process, log in jobs(run, moment.rule):
-            if len(re.findall(moment.sign, log.read_text(errors="replace"))) >= moment.times:
+            if re.search(moment.sign, log.read_text(errors="replace")):
                 with suppress(psutil.NoSuchProcess):
                     used = sum(process.cpu_times()[:2])
                     if used >= since.setdefault(process.pid, used) * (1 + moment.share):
