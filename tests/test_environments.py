@@ -133,30 +133,47 @@ def test_a_miniature_needs_no_gpu_build_and_every_other_study_takes_it():
     assert {Path(name).stem for name in used["paper"]} == set(STAGES)
 
 
-def imported(path: Path) -> set[str]:
-    """Modules from outside the standard library that a script needs, through the project's own modules."""
-    seen: set[Path] = set()
-    found: set[str] = set()
+def sources(path: Path) -> dict[Path, ast.Module]:
+    """A script and the project's own modules that it needs, parsed."""
+    found: dict[Path, ast.Module] = {}
     queue = [path]
     while queue:
         path = queue.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            else:
-                continue
-            for name in names:
-                own = WORKFLOW / f"{name.replace('.', '/')}.py"
-                if own.is_file():
-                    queue.append(own)
-                elif not name.startswith("whichteacher"):
-                    found.add(name.split(".")[0])
-    return found - set(sys.stdlib_module_names)
+        if path not in found:
+            found[path] = ast.parse(path.read_text(encoding="utf-8"))
+            own = (WORKFLOW / f"{name.replace('.', '/')}.py" for name in modules(found[path]))
+            queue += [file for file in own if file.is_file()]
+    return found
+
+
+def modules(tree: ast.Module) -> set[str]:
+    """The modules that a file imports, by their full names."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Modules from outside the standard library that a script needs, through the project's own modules."""
+    names = {name for tree in sources(path).values() for name in modules(tree) if not name.startswith("whichteacher")}
+    own = {name for name in names if (WORKFLOW / f"{name.replace('.', '/')}.py").is_file()}
+    return {name.split(".")[0] for name in names - own} - set(sys.stdlib_module_names)
+
+
+def asked_for_versions(path: Path) -> set[str]:
+    """Packages whose versions a script tells: arguments of ``versions`` and lists called ``_PACKAGES``."""
+    found: list[ast.expr] = []
+    for tree in sources(path).values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "versions":
+                found += node.args
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_PACKAGES":
+                found += node.value.elts
+    return {node.value for node in found if isinstance(node, ast.Constant)}
 
 
 def rules() -> dict[str, str]:
@@ -178,6 +195,8 @@ def test_a_rules_environment_holds_what_its_script_imports(rule):
     for module in imported(WORKFLOW / "scripts" / f"{rule}.py"):
         names = [DISTRIBUTIONS[module]] if module in DISTRIBUTIONS else providers.get(module, [module])
         assert any(canonicalize_name(name) in lock for name in names), f"add {module} to envs/{stage}.in"
+    for package in asked_for_versions(WORKFLOW / "scripts" / f"{rule}.py"):
+        assert canonicalize_name(package) in lock, f"{rule} tells the version of {package}, which envs/{stage}.in lacks"
 
 
 def test_a_stamp_belongs_to_its_lock_and_place(tmp_path):

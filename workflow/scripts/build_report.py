@@ -69,7 +69,7 @@ FIGURES = {
 }
 #: Figures that stand in a section of their own, not among those of the paper.
 _APART = ("differences", "attempts", "ledger", "contamination", "verdicts", "thresholds")
-_PACKAGES = ("pandas", "pyarrow", "scipy", "statsmodels", "matplotlib", "jinja2")
+_PACKAGES = ("pandas", "pyarrow", "matplotlib", "jinja2")
 
 
 def figure(name: str, svg: str, captions: Path, folder: Path) -> dict[str, str]:
