@@ -172,7 +172,7 @@ def asked_for_versions(path: Path) -> set[str]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "versions":
                 found += node.args
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_PACKAGES":
-                found += node.value.elts
+                found += getattr(node.value, "elts", [])
     return {node.value for node in found if isinstance(node, ast.Constant)}
 
 
