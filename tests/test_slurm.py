@@ -11,9 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "slurm"))
 
-import sandbox  # noqa: E402
 
 PROFILE = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
 RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
@@ -185,8 +183,6 @@ def test_the_page_on_clusters_shows_what_each_rule_asks_for(paper):
 
 @pytest.mark.skipif("WHICHTEACHER_SLURM" not in os.environ, reason="minutes: set WHICHTEACHER_SLURM=1 to run it")
 def test_the_small_study_on_slurm(tmp_path):
-    if reason := sandbox.missing():
-        pytest.skip(reason)
     program = ROOT / "tests" / "slurm" / "run_study_on_slurm.py"
     done = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

