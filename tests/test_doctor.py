@@ -23,6 +23,7 @@ from whichteacher.doctor.findings import GIB, Finding, as_text
 from whichteacher.doctor.hardware import Gpu, Machine
 from whichteacher.doctor.models import Use
 from whichteacher.doctor.services import Hub
+from whichteacher.model_sizes import size_of
 from whichteacher.rule import InputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -203,21 +204,21 @@ def test_weights_are_reckoned_against_the_memory_of_a_device(keys, state):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"),
+    ("name", "size"),
     [
-        ("Qwen/Qwen2.5-32B", 32e9),
-        ("Qwen/Qwen3-235B-A22B", 235e9),
-        ("mistralai/Mixtral-8x7B-v0.1", 56e9),
-        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1.5e9),
-        ("meta-llama/Llama-3.1-8B-Instruct", 8e9),
-        ("HuggingFaceTB/SmolLM2-135M", 135e6),
-        ("deepseek-ai/DeepSeek-R1", None),
+        ("Qwen/Qwen2.5-32B", (32e9, 32e9)),
+        ("Qwen/Qwen3-235B-A22B", (235e9, 22e9)),
+        ("mistralai/Mixtral-8x7B-v0.1", (56e9, 56e9)),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", (1.5e9, 1.5e9)),
+        ("meta-llama/Llama-3.1-8B-Instruct", (8e9, 8e9)),
+        ("HuggingFaceTB/SmolLM2-135M", (135e6, 135e6)),
+        ("deepseek-ai/DeepSeek-R1", (671e9, 37e9)),
         ("BAAI/bge-m3", None),
         ("a-7B-team/model", None),
     ],
 )
-def test_a_hub_id_may_tell_how_large_its_model_is(name, parameters):
-    assert models.parameters(name) == parameters
+def test_a_hub_id_may_tell_how_large_its_model_is(name, size):
+    assert size_of(name) == size
 
 
 def test_weights_of_a_folder_are_those_of_its_files(tmp_path):

@@ -36,23 +36,9 @@ def test_attempts_are_drawn_for_open_queries_alone():
     assert estimate_scale.attempts_per_query([1, 2, 4], 0.5) == pytest.approx(1 + 2 * 0.5 + 4 * 0.125)
 
 
-@pytest.mark.parametrize(
-    ("model", "billions"),
-    [
-        ("Qwen/Qwen3-235B-A22B", (235, 22)),
-        ("Qwen/Qwen2.5-7B-Instruct", (7, 7)),
-        ("RLHFlow/Decision-Tree-Reward-Llama-3.1-8B", (8, 8)),
-        ("org/small-1.5B", (1.5, 1.5)),
-        ("deepseek-ai/DeepSeek-R1", (671, 37)),
-    ],
-)
-def test_a_model_has_the_size_in_its_name(model, billions):
-    assert estimate_scale.size_of(model) == pytest.approx(tuple(number * 1e9 for number in billions))
-
-
 def test_a_model_without_a_size_is_named():
     with pytest.raises(ConfigError, match=r"model org/large: its name says no size"):
-        estimate_scale.size_of("org/large")
+        estimate_scale.known_size("org/large")
 
 
 def test_training_takes_six_operations_per_parameter_and_token():

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -29,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from whichteacher.config import ConfigError, Study, check_config  # noqa: E402
+from whichteacher.model_sizes import Size, size_of  # noqa: E402
 
 PUBLISHED = ROOT / "config" / "published"
 #: The paper's names of categories, and what of ours falls under each.
@@ -38,11 +38,6 @@ _CATEGORIES = {
     "science": ["science"],
     "if": ["instruction_following"],
     "general chat": ["multi_turn", "general"],
-}
-#: Parameters in billions, all of them and those that a token passes, as the models' cards print them, where the name does not.
-_SIZES = {
-    "a-m-team/AM-Thinking-v1": (32.8, 32.8),
-    "deepseek-ai/DeepSeek-R1": (671.0, 37.0),
 }
 _BYTES_PER_GIB = 2**30
 
@@ -96,17 +91,15 @@ class Line(NamedTuple):
     disk: float
 
 
-def size_of(model: str) -> tuple[float, float]:
-    """Parameters of a model, all of them and those that one token passes; see :func:`estimate`."""
-    if model in _SIZES:
-        both = _SIZES[model]
-    elif found := re.search(r"(\d+(?:\.\d+)?)B(?:-A(\d+(?:\.\d+)?)B)?(?![a-z])", model):
-        both = (float(found[1]), float(found[2] or found[1]))
-    else:
+def known_size(model: str) -> Size:
+    """The size of a model. Raises :class:`ConfigError` where neither its name nor its card tells it."""
+    size = size_of(model)
+    if size is None:
         raise ConfigError(
-            f"model {model}: its name says no size: give it a name like org/model-32B, or add it to _SIZES in tools/estimate_scale.py"
+            f"model {model}: its name says no size: give it a name like org/model-32B, or add it to "
+            "workflow/whichteacher/model_sizes.py"
         )
-    return both[0] * 1e9, both[1] * 1e9
+    return size
 
 
 def attempts_per_query(rounds: Sequence[int], accepted: float) -> float:
@@ -160,7 +153,7 @@ def estimate(study: Study, assumed: Assumptions) -> list[Line]:
         *_curation(study, assumed, tokens),
         *_training(study, assumed, tokens),
         *_evaluation(study, assumed),
-        Line("weights of all models", 0, 0, 0, sum(2 * size_of(model)[0] for model in _models(study))),
+        Line("weights of all models", 0, 0, 0, sum(2 * known_size(model).parameters for model in _models(study))),
     ]
 
 
@@ -185,7 +178,7 @@ def _generation(study: Study, assumed: Assumptions, tokens: dict[str, float], at
         teacher, asked = study.teachers[name], assumed.queries * number
         hours = 0.0
         if teacher.engine == "vllm":
-            active = size_of(teacher.model)[1]
+            active = known_size(teacher.model).active
             hours = answering(active, asked * assumed.prompt_tokens, asked * tokens[name], assumed)
         disk = 3 * _stored(asked * tokens[name], assumed)
         lines.append(Line(f"generation: {teacher.label}", study.corpus.shards, teacher.devices, hours, disk))
@@ -198,7 +191,7 @@ def _judges(study: Study, assumed: Assumptions, tokens: dict[str, float], attemp
     for name, judge in study.verification.judges.items():
         if judge.second or judge.engine == "openai":
             continue
-        active = size_of(judge.model)[1]
+        active = known_size(judge.model).active
         share = sum(
             printed("fig2_shares.csv", theirs, "instances_share")["all"] / 100
             for theirs, ours in _CATEGORIES.items()
@@ -228,7 +221,7 @@ def _curation(study: Study, assumed: Assumptions, tokens: dict[str, float]) -> l
             f"curation: {name}",
             jobs,
             scorer.devices,
-            answering(size_of(scorer.model)[1], sum(read.values()), 0, assumed),
+            answering(known_size(scorer.model).active, sum(read.values()), 0, assumed),
             0,
         )
         for name, scorer in scorers.items()
@@ -244,7 +237,7 @@ def _training(study: Study, assumed: Assumptions, tokens: dict[str, float]) -> l
     """One line: a student per teacher, control and seed, each on every query's trace."""
     if study.training is None or study.training.base is None:
         return []
-    everything, _ = size_of(study.training.base.model)
+    everything = known_size(study.training.base.model).parameters
     students = len(study.curation.controls) * len(study.training.seeds)
     seen = sum(
         study.training.recipe.epochs * assumed.queries * (assumed.prompt_tokens + each) for each in tokens.values()
@@ -259,7 +252,7 @@ def _evaluation(study: Study, assumed: Assumptions) -> list[Line]:
     """One line: the samples of every student, as long as those of Table 2."""
     if study.training is None or study.training.base is None or study.evaluation is None:
         return []
-    _, active = size_of(study.training.base.model)
+    active = known_size(study.training.base.model).active
     students = len(study.curation.controls) * len(study.training.seeds)
     samples = written = 0.0
     for benchmark in study.evaluation.benchmarks.values():

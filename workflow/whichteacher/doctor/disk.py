@@ -11,7 +11,8 @@ from pathlib import Path
 
 from whichteacher.config import Study
 from whichteacher.doctor.findings import GIB, Finding, gib
-from whichteacher.doctor.models import generating, parameters, queries_known, students, training_bytes
+from whichteacher.doctor.models import generating, queries_known, students, training_bytes
+from whichteacher.model_sizes import size_of
 from whichteacher.places import locate
 
 #: Of the miniature: results, and as much again.
@@ -49,11 +50,11 @@ def estimate(study: Study, missing_models: Sequence[str], conda_envs: Path | Non
         found = {place: (float(_MINIATURE), "measured") for place in ("results", "store", "temporary files")}
     else:
         found = _study(study)
-    sizes = [parameters(name) for name in missing_models]
+    sizes = [size_of(name) for name in missing_models]
     if missing_models:
-        known = sum(size * 2 for size in sizes if size)
+        known = float(sum(size.parameters * 2 for size in sizes if size))
         rest = sum(size is None for size in sizes)
-        more = f", and {rest} models whose names tell no size" if rest else ""
+        more = f", without {rest} whose name tells no size" if rest else ""
         found["hub cache"] = (known, f"weights of two bytes per parameter{more}")
     if conda_envs is not None:
         locks = [path.with_suffix(".txt").read_text(encoding="utf-8") for path in conda_envs.glob("*.yaml")]

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from whichteacher.config import UNPINNED, Loaded, ModelRef, Study, unpinned_revisions
 from whichteacher.doctor.findings import Finding
+from whichteacher.model_sizes import size_of
 from whichteacher.places import locate
 
 #: Bytes of a parameter. ``auto`` takes what was saved: nearly always two bytes.
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "auto": 2.0}
-#: "32B", "1.5b", "8x7B", "500M" in a hub id; not "A22B" (the active ones of a mixture), and no version ("2.5").
-_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IGNORECASE)
 #: Bytes of a parameter in training by DeepSpeed's stage and whether it offloads: those on every device, and those shared out.
 _TRAINING_BYTES = {
     (None, False): (16, 0),
@@ -139,21 +137,12 @@ def hub_data(study: Study) -> set[tuple[str, str]]:
     return {(name, revision) for name, revision in named if name and revision}
 
 
-def parameters(name: str) -> float | None:
-    """The number of parameters that a hub id tells ("Qwen/Qwen3-235B-A22B": 235e9), None where it tells none."""
-    found = _SIZE.search(name.rpartition("/")[2])
-    if found is None:
-        return None
-    many, number, unit = found.groups()
-    return int(many or 1) * float(number) * (1e9 if unit.upper() == "B" else 1e6)
-
-
 def weight_bytes(use: Use) -> float | None:
     """Bytes of the weights in memory, reckoned from the files of a local folder or the hub id; None where neither tells."""
     if use.is_local:
         return _local_bytes(use)
-    count = parameters(use.model)
-    return None if count is None else count * _bytes_of(use.dtype, use.quantization)
+    size = size_of(use.model)
+    return None if size is None else size.parameters * _bytes_of(use.dtype, use.quantization)
 
 
 def _bytes_of(dtype: str, quantization: str | None) -> float:
