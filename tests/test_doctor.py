@@ -319,7 +319,7 @@ def test_what_a_study_writes_is_estimated_from_its_queries_students_and_models()
     responses = 3 * 6000 * 512 / 4 * 4 * 1.5
     assert found["results"][0] == GIB + 4 * responses
     assert found["store"][0] == GIB + responses + 1e9 * (3 * 4 + 3 * 16)
-    assert found["hub cache"][0] == 2e9 and "1 models whose names tell no size" in found["hub cache"][1]
+    assert found["hub cache"][0] == 2e9 and "without 1 whose name tells no size" in found["hub cache"][1]
     assert found["conda environments"][0] > 12 * GIB
 
     def unlimited(raw):
