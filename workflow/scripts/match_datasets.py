@@ -17,7 +17,7 @@ part.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ import xxhash
 from whichteacher.formats import normalise_answer, normalise_thinking
 from whichteacher.ledger import Ledger
 from whichteacher.outcomes import ALL, by_teacher
-from whichteacher.places import locate
 from whichteacher.responses import join_response
 from whichteacher.rule import InputError
 from whichteacher.schemas import TRACES
 from whichteacher.tables import read_frame, read_parts, write_batches, write_text
+from whichteacher.tokens import Tokenizer, load_tokenizer
 
 #: What a control may look at.
 COLUMNS = ("query_id", "category", "output_tokens", "perplexity", "verify_score")
@@ -233,23 +233,17 @@ def copy(paths: Sequence[str], kept: np.ndarray) -> Iterator[pa.Table]:
             yield part.filter(pa.array(here))
 
 
-def normalised(part: pa.Table, count: Callable[[str], int]) -> pa.Table:
-    """Traces with their text in one format. ``count`` counts tokens; the perplexity was that of another text."""
+def normalised(part: pa.Table, tokenizer: Tokenizer) -> pa.Table:
+    """Traces with their text in one format. Tokens are counted anew; the perplexity was that of another text."""
     rows = part.to_pylist()
     for row in rows:
         row["thinking"] = normalise_thinking(row["thinking"])
         row["answer"] = normalise_answer(row["answer"], row["category"])
-        row["output_tokens"] = count(join_response(row["thinking"], row["answer"]))
         row["perplexity"] = None
+    counts = tokenizer.count([join_response(row["thinking"], row["answer"]) for row in rows])
+    for row, tokens in zip(rows, counts, strict=True):
+        row["output_tokens"] = tokens
     return pa.Table.from_pylist(rows, schema=TRACES)
-
-
-def token_counter(reference: Mapping[str, Any]) -> Callable[[str], int]:
-    """Counts the tokens of a text as ``curate_traces`` does."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(locate(reference["model"]), revision=reference["revision"])
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 
 def main(
@@ -269,7 +263,7 @@ def main(
     traces = {teacher: read_frame(paths, TRACES, COLUMNS) for teacher, paths in inputs.items()}
     reasons = match(traces, control)
     check_filled(name, control["kind"], reasons)
-    count = token_counter(tokenizer) if control["kind"] == "format_normalised" else None
+    counter = load_tokenizer(tokenizer) if control["kind"] == "format_normalised" else None
     for teacher, why in reasons.items():
         kept = why == ""
         with tempfile.TemporaryDirectory() as folder:
@@ -278,8 +272,8 @@ def main(
             for identifier, reason in zip(traces[teacher]["query_id"][~kept], why[~kept], strict=True):
                 ledger.drop(identifier, reason)
             rows = copy(inputs[teacher], kept)
-            if count is not None:
-                rows = (normalised(part, count) for part in rows)
+            if counter is not None:
+                rows = (normalised(part, counter) for part in rows)
             write_batches(outputs[teacher], rows, TRACES, {"name": name, "control": dict(control), "teacher": teacher})
             ledger.write(ledgers[teacher], dropped[teacher])
     matched = {teacher: read_frame(path, TRACES, COLUMNS) for teacher, path in outputs.items()}

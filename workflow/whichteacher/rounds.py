@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from whichteacher.chat import messages
 from whichteacher.engines.specs import OpenaiSpec, RewardSpec, Spec, VllmSpec, request_keys
-from whichteacher.places import locate
 from whichteacher.rule import InputError
 from whichteacher.store import Store
+from whichteacher.tokens import open_tokenizer
 
 _RENDERED_ROWS = 8192
 
@@ -111,20 +111,9 @@ def template(model: Mapping[str, Any]) -> Callable[[list[list[dict[str, str]]]],
 
     Raises :class:`InputError` where the tokenizer cannot be loaded or has no template.
     """
-    # The plain class reads any tokenizer.json, and AutoTokenizer would import torch first: seconds, in every job.
-    from transformers import PreTrainedTokenizerFast
     from transformers.utils import chat_template_utils
 
-    place, revision = locate(model["model"]), model["revision"]
-    try:
-        try:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(place, revision=revision)
-        except (OSError, ValueError, TypeError):
-            from transformers import AutoTokenizer
-
-            tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model['model']}: no usable tokenizer: {error}") from error
+    tokenizer = open_tokenizer(model)
     if tokenizer.chat_template is None:
         raise InputError(f"{model['model']}: the tokenizer has no chat template: take a model that has one")
     # Jinja copies a template's globals for every prompt, and these are a chain of mappings: two thirds of the time.

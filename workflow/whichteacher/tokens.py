@@ -145,23 +145,27 @@ class Tokenizer:
         print(f"{self._name}: this tokenizer {reason}: it encodes itself, some ten times slower than tiktoken would")
 
 
-def load_tokenizer(reference: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer of a model reference (keys ``model`` and ``revision``). Raises :class:`InputError` where it cannot be
-    loaded."""
+def open_tokenizer(reference: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model reference (keys ``model`` and ``revision``) as transformers has it. Raises :class:`InputError` where
+    it cannot be loaded."""
     # The plain class reads any tokenizer.json, and AutoTokenizer would import torch first: seconds, in every job.
     from transformers import PreTrainedTokenizerFast
 
     place, revision = locate(reference["model"]), reference["revision"]
     try:
         try:
-            own = PreTrainedTokenizerFast.from_pretrained(place, revision=revision)
+            return PreTrainedTokenizerFast.from_pretrained(place, revision=revision)
         except (OSError, ValueError, TypeError):
             from transformers import AutoTokenizer
 
-            own = AutoTokenizer.from_pretrained(place, revision=revision)
+            return AutoTokenizer.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(f"{reference['model']}: no usable tokenizer: {error}") from error
-    return Tokenizer(own, reference["model"])
+
+
+def load_tokenizer(reference: Mapping[str, Any]) -> Tokenizer:
+    """:func:`open_tokenizer` with its fast form."""
+    return Tokenizer(open_tokenizer(reference), reference["model"])
 
 
 class _Fast:
