@@ -1,0 +1,160 @@
+"""Every number of a run that README and docs state stands in the recorded output that they link to.
+
+A page links from a paragraph, a list item or a row of a table to `docs/measured/*.txt`, what a command printed (tools/measure.py), or to
+a table of `docs/miniature`. A paragraph speaks for the table or the lines of output right below it. Numbers in code spans are no
+claims.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from measure import COMMANDS, MEASURED  # noqa: E402
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "config" / "README.md")
+_LINK = re.compile(r"\]\(((?:docs/|\.\./docs/)?(?:measured|miniature)/[\w.]+\.(?:txt|csv))\)")
+_NUMBER = re.compile(
+    r"(?<![\w.,^/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<power>e-?\d+)?(?![\w^]|[.,]\d)(?P<large> million)?"
+)
+_RECORDED = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+#: What only a run can know: time, memory, rates.
+_UNIT = re.compile(
+    r"\d ?(?:s|ms|min|h|MiB|GiB|CPU seconds|CPU s|seconds|minutes|hours|times (?:as|our|its|faster|slower)|(?:rows|tokens|traces|tests|jobs|MB|kB)"
+    r"(?:/s| a second| per second))\b"
+)
+#: Text of a page with such units that no run says: limits, settings, examples and what others have published.
+STATED: dict[str, tuple[str, ...]] = {}
+
+
+class Block(NamedTuple):
+    """A paragraph, list item or row of a page, and the records that it or the paragraph above it links to."""
+
+    page: str
+    line: int
+    text: str
+    records: tuple[Path, ...]
+
+
+def blocks(page: Path) -> list[Block]:
+    """The blocks of a page."""
+    found: list[Block] = []
+    above: tuple[Path, ...] = ()
+    kind, start, lines = "", 0, []
+    fenced = False
+
+    def links(text: str) -> tuple[Path, ...]:
+        return tuple((page.parent / target).resolve() for target in _LINK.findall(text))
+
+    def close() -> None:
+        nonlocal above, lines
+        text = "\n".join(lines)
+        if text.strip():
+            own = links(text)
+            if kind in ("row", "output"):
+                found.append(Block(page.name, start, text, own or above))
+            else:
+                above = own
+                found.append(Block(page.name, start, text, own))
+        lines = []
+
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.startswith("```"):
+            close()
+            fenced = not fenced
+            continue
+        new = "output" if fenced or line.startswith("    ") else "row" if line.startswith("|") else "text"
+        item = re.match(r"\s*[*-] |#|\d+\. ", line)
+        if not line.strip() or new != kind or new == "row" or item:
+            close()
+            start = number
+        kind = new if line.strip() else ""
+        if line.strip():
+            lines.append(line)
+        if not line.strip():
+            kind = ""
+    close()
+    return found
+
+
+def claimed(text: str) -> list[tuple[str, float, float]]:
+    """The numbers of a text outside code and links: as written, their value, and half a unit of their last digit."""
+    bare = re.sub(r"`[^`]*`|\]\([^)]*\)|https?://\S+|\d+ min \d+ s", " ", text)
+    found = []
+    for match in re.finditer(r"(\d+) min (\d+) s", re.sub(r"`[^`]*`", " ", text)):
+        found.append((match[0], 60 * int(match[1]) + int(match[2]), 0.5))
+    for match in _NUMBER.finditer(bare):
+        decimals = match["decimals"] or ""
+        scale = float(f"1{match['power'] or 'e0'}") * (1e6 if match["large"] else 1)
+        value = float(match["digits"].replace(",", "") + decimals) * scale
+        found.append((match[0], value, 0.5 * 10.0 ** -max(len(decimals) - 1, 0) * scale))
+    return found
+
+
+def recorded(path: Path) -> list[float]:
+    """The numbers of a record, those of its command included; minutes and seconds also as seconds."""
+    text = path.read_text(encoding="utf-8")
+    spoken = [60 * int(m[1]) + int(m[2]) for m in re.finditer(r"(\d+) min (\d+) s", text)]
+    return [*map(float, spoken), *(float(number.replace(",", "")) for number in _RECORDED.findall(text))]
+
+
+def wrong(block: Block) -> list[str]:
+    """The numbers of a block that none of its records holds, as far as they are written out."""
+    known = [value for path in block.records for value in recorded(path)]
+    return [
+        written
+        for written, value, half in claimed(block.text)
+        if not any(
+            abs(one - value) <= half * (1 + 1e-9) or abs(100 * one - value) <= half * (1 + 1e-9) for one in known
+        )
+    ]
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def test_every_number_beside_a_record_is_in_it():
+    faults = [f"{b.page}:{b.line}: {', '.join(found)}" for b in BLOCKS if b.records and (found := wrong(b))]
+    assert not faults, "\n".join(faults)
+
+
+def test_no_time_memory_or_rate_stands_without_a_record():
+    faults = []
+    for block in BLOCKS:
+        text = block.text
+        for stated in STATED.get(block.page, ()):
+            text = text.replace(stated, "")
+        if not block.records and (found := _UNIT.findall(re.sub(r"`[^`]*`", " ", text))):
+            faults.append(f"{block.page}:{block.line}: {', '.join(found)}: link to the record, or list it in STATED")
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("page", STATED)
+def test_what_is_stated_is_still_on_its_page(page):
+    text = "\n".join(block.text for block in BLOCKS if block.page == page)
+    assert [stated for stated in STATED[page] if stated not in text] == []
+
+
+def test_records_are_those_of_the_commands():
+    assert {path.stem for path in MEASURED.iterdir()} == set(COMMANDS)
+    for name, command in COMMANDS.items():
+        assert (MEASURED / f"{name}.txt").read_text(encoding="utf-8").startswith(f"$ {command}\n# 20")
+
+
+def test_every_record_is_linked_to():
+    linked = {path for block in BLOCKS for path in block.records}
+    assert {path.name for path in MEASURED.iterdir()} <= {path.name for path in linked}
+
+
+def test_a_number_that_moved_is_found(tmp_path):
+    record = tmp_path / "record.txt"
+    record.write_text("$ command --rows 1500\nours 2.345 CPU s, 0.124 of it, 12,345 rows, 1.5e-06, 6 min 19 s\n")
+    says = Block("page", 1, "Of 1,500 rows 2.3 s, 12.4 %, 12,345, 2e-6, 0.012 million, 6 min 19 s.", (record,))
+    assert wrong(says) == []
+    says = Block("page", 1, "2.4 s, 13 %, 12,346, `77` and [it](99.txt), 6 min 20 s", (record,))
+    assert wrong(says) == ["6 min 20 s", "2.4", "13", "12,346"]
