@@ -7,6 +7,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -194,3 +195,24 @@ def test_tokens_stand_where_they_cover_the_text(own, fast):
 def test_a_missing_tokenizer_is_the_users_to_mend(tmp_path):
     with pytest.raises(InputError, match="no usable tokenizer"):
         load_tokenizer({"model": str(tmp_path), "revision": None})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (PATTERN, PATTERN.replace(r"|\s+(?!\S)|\s+", r")|\s+(?!\S)|\s+").replace("(?i:", "(?:(?i:")),
+        (r"[|]|\||(x|y){2,}|\s+(?!\S)|z", r"(?:[|]|\||(x|y){2,})|\s+(?!\S)|z"),
+        (r"a(?=b)|c|d", r"a(?=b)|c|d"),
+        (r"a|b++|c", r"a|b++|c"),
+        (r"a|b", r"a|b"),
+    ],
+)
+def test_alternatives_are_grouped_up_to_the_first_that_looks_around(pattern, expected):
+    assert tokens.grouped(pattern) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="aZ'sléß 1٣\t\n\r.,|<中\u0301", max_size=40))
+def test_a_grouped_pattern_splits_alike(text):
+    for pattern in (tokens._GPT2_PATTERN, PATTERN):
+        assert regex.findall(pattern, text) == regex.findall(tokens.grouped(pattern), text)

@@ -93,7 +93,8 @@ def measure(name: str, given: dict[str, str]) -> None:
     text = done.stdout
     for word, value in given.items():
         text = text.replace(value, word)
-    text = text.replace(f"{ROOT}{os.sep}", "").replace(tempfile.gettempdir(), "TMPDIR")
+    text = text.replace(f"{ROOT}{os.sep}", "")
+    text = re.sub(rf"{re.escape(tempfile.gettempdir())}/[^/\s]+", "TMPDIR", text)
     MEASURED.mkdir(exist_ok=True)
     (MEASURED / f"{name}.txt").write_text(head + re.sub(r"[ \t]+\n", "\n", text), encoding="utf-8")
 

@@ -8,10 +8,11 @@ it is given. Where they differ, and for every other kind, the tokenizer itself d
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,8 @@ _WORDS = 4096
 _COMPARED_CHARACTERS = 2**17
 #: What ByteLevel splits with where no other pattern is given: GPT-2's.
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+#: What tiktoken's engine has to backtrack for: looking around, atomic groups, possessive repeats, references back.
+_HARD = re.compile(r"\(\?(?:[=!>]|<[=!])|(?:[*+?]|\{\d+,?\d*\})\+|\\[1-9]")
 #: Spaces, line ends and contractions where patterns part; scripts, marks and digits where Unicode versions do; marks that
 #: NFC joins; look-alikes of special tokens.
 _AWKWARD = (
@@ -220,9 +223,35 @@ def _encoding(pattern: str, merged: dict[bytes, int], special: dict[str, int]) -
     import tiktoken
 
     try:
-        return tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=merged, special_tokens=special)
+        return tiktoken.Encoding("own", pat_str=grouped(pattern), mergeable_ranks=merged, special_tokens=special)
     except ValueError as error:
         raise Unfit(f"has a pattern that tiktoken cannot read ({error})") from error
+
+
+def grouped(pattern: str) -> str:
+    """The same pattern with its first alternatives in a group, up to the first one that looks around or refers back.
+
+    tiktoken's engine hands a part without such things to one that never backtracks, and of alternatives each is a part of its own:
+    together they are matched half as fast again.
+    """
+    alternatives, start, depth, in_class = [], 0, 0, False
+    for found in re.finditer(r"\\.|[][()|]", pattern, re.DOTALL):
+        mark = found[0]
+        if in_class:
+            # A class may hold the closing bracket first, and others inside: patterns of tokenizers do not.
+            in_class = mark != "]"
+        elif mark == "[":
+            in_class = True
+        elif mark in "()":
+            depth += 1 if mark == "(" else -1
+        elif mark == "|" and not depth:
+            alternatives.append(pattern[start : found.start()])
+            start = found.end()
+    alternatives.append(pattern[start:])
+    easy = list(itertools.takewhile(lambda one: not _HARD.search(one), alternatives))
+    if len(easy) < 2 or len(easy) == len(alternatives):
+        return pattern
+    return "|".join([f"(?:{'|'.join(easy)})", *alternatives[len(easy) :]])
 
 
 def _special_tokens(added: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -234,7 +263,7 @@ def _special_tokens(added: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         special[token["content"]] = token["id"]
     ordered = sorted(special)
     # The longest wins, with tiktoken any: a text that begins with another stands right after it, or after its kin.
-    if any(after.startswith(text) for text, after in pairwise(ordered)):
+    if any(after.startswith(text) for text, after in itertools.pairwise(ordered)):
         raise Unfit("has added tokens that begin with others")
     return special
 
