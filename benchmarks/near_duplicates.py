@@ -81,7 +81,7 @@ def run_ours(documents: int, characters: int, seed: int) -> dict[str, Any]:
     from whichteacher.config import Deduplicate
     from whichteacher.near_duplicates import find_near_duplicates
 
-    settings = Deduplicate().model_dump(exclude={"near"})
+    settings = Deduplicate().model_dump(include={"similarity", "ngram", "same_numbers"})
     copies: dict[int, tuple[int, float]] = {}
     making, rows = 0.0, sum(count + 3 * max(count // 100, 1) for count in _counts(documents))
 
@@ -159,7 +159,7 @@ def measure(side: str, documents: int, characters: int, seed: int) -> dict[str, 
         "--seed",
         seed,
     ]
-    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
