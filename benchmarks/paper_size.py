@@ -39,14 +39,19 @@ from whichteacher.config import CATEGORIES, Decontaminate  # noqa: E402
 from whichteacher.schemas import (  # noqa: E402
     BENCHMARK_PROBLEMS,
     COLLECTED,
+    CONTAMINATED_RESPONSES,
     CONTAMINATION,
+    DUPLICATES,
+    INSPECTED,
+    LAYOUTS_FOUND,
+    LEDGER,
     PERPLEXITIES,
     PERPLEXITY_LIMITS,
     QUERIES,
     TRACE_MEASURES,
     TRACES,
 )
-from whichteacher.tables import atomic_folder, read_parts, write_batches, write_table  # noqa: E402
+from whichteacher.tables import atomic_folder, read_parts, read_table, write_batches, write_table  # noqa: E402
 
 #: Each teacher's chance to pass at an attempt; four attempts at most.
 TEACHERS = {"one": 0.75, "two": 0.7, "three": 0.65}
@@ -266,6 +271,33 @@ def make_study(folder: Path, queries: int, shards: int) -> None:
         )
 
 
+def make_audit(folder: Path, study: Path) -> None:
+    """What an audit of the three teachers' traces has of each trace, and the tables of a corpus without faults."""
+    for path in sorted(study.glob("traces.*")):
+        teacher, shard = path.name.split(".")[1:3]
+        traces = read_table(path, TRACES, ["attempt_id", "query_id", "category", "output_tokens"])
+        rng = np.random.default_rng(int(shard))
+        columns = {name: traces[name].combine_chunks() for name in traces.column_names}
+        made = _table(
+            INSPECTED,
+            traces.num_rows,
+            **columns,
+            location=[f"{shard}.jsonl:{line}" for line in range(traces.num_rows)],
+            published_score=pa.array(np.ones(traces.num_rows)),
+            verdict=np.where(rng.random(traces.num_rows) < 0.97, "pass", "fail").tolist(),
+            repeated_share=pa.array(rng.beta(2, 20, traces.num_rows)),
+            response=pa.array(rng.integers(0, 2**63, traces.num_rows, dtype=np.uint64)),
+        )
+        write_table(folder / f"inspected.{teacher}.{shard}.parquet", made, INSPECTED)
+    for name, schema in (
+        *(("quoted", CONTAMINATED_RESPONSES), ("layouts", LAYOUTS_FOUND), ("duplicates", DUPLICATES)),
+        *(("contamination", CONTAMINATION), ("problems", BENCHMARK_PROBLEMS)),
+    ):
+        write_table(folder / f"{name}.parquet", [], schema)
+    lines = [{"step": "import_traces", "scope": "one", "reason": reason, "rows": 1} for reason in ("in", "kept")]
+    write_table(folder / "ledger.parquet", lines, LEDGER)
+
+
 # --- steps -----------------------------------------------------------------------------------------------------------
 
 
@@ -385,6 +417,34 @@ def on_study(folder: Path) -> dict[str, Callable[[], object]]:
     }
 
 
+def on_audit(folder: Path, study: Path) -> dict[str, Callable[[], object]]:
+    """The step of an audit that sees all releases at once."""
+    place = {name: str(folder / f"{name}.parquet") for name in ("quoted", "layouts", "ledger", "problems")}
+    common = {name: str(folder / f"{name}.parquet") for name in ("duplicates", "contamination")}
+
+    def summarise() -> None:
+        script = _script("summarise_audit")
+        files = {
+            teacher: {
+                "inspected": [str(path) for path in sorted(folder.glob(f"inspected.{teacher}.*"))],
+                "quoted": [place["quoted"]],
+                "layouts": place["layouts"],
+                "ledger": place["ledger"],
+            }
+            for teacher in TEACHERS
+        }
+        queries = [str(path) for path in sorted(study.glob("queries.*"))]
+        script.main(
+            {teacher: {"sources": ["made"], "model": teacher} for teacher in TEACHERS},
+            files,
+            {**common, "queries": queries, "benchmarks": [place["problems"]]},
+            {"thresholds": dict.fromkeys(CATEGORIES, 0.9), "decontaminate": Decontaminate().model_dump()},
+            {name: str(folder / f"{name}.csv") for name in script.TABLES},
+        )
+
+    return {"summarise_audit": summarise}
+
+
 def asked_mib(step: str) -> float:
     """``mem_mb`` of a step's rule outside of the miniature, as its first attempt asks for it, in MiB."""
     rules = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow" / "rules").glob("*.smk"))
@@ -403,13 +463,15 @@ def main() -> None:
     parser.add_argument("--steps", nargs="*")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    shard, study = given.folder / "shard", given.folder / "study"
+    shard, study, audit = (given.folder / name for name in ("shard", "study", "audit"))
+    steps = {**on_shard(shard, given.shards), **on_study(study), **on_audit(audit, study)}
     if given.run:
-        ({**on_shard(shard, given.shards), **on_study(study)})[given.run]()
+        steps[given.run]()
         return
     for place, make in (
         (shard, lambda: make_shard(shard, given.queries // given.shards)),
         (study, lambda: make_study(study, given.queries, given.shards)),
+        (audit, lambda: make_audit(audit, study)),
     ):
         if not (place / "made").exists():
             shutil.rmtree(place, ignore_errors=True)
@@ -426,7 +488,7 @@ def main() -> None:
     )
     print(f"{'step':<28} {'CPU s':>8} {'by the clock':>12} {'peak MiB':>9} {'asked MiB':>10}")
     above = []
-    for step in [*on_shard(shard, given.shards), *on_study(study)]:
+    for step in steps:
         if given.steps and step not in given.steps:
             continue
         start = time.monotonic()

@@ -103,6 +103,11 @@ def recorded(path: Path) -> list[float]:
     return [*map(float, spoken), *(float(number.replace(",", "")) for number in _RECORDED.findall(text))]
 
 
+def scales(written: str) -> tuple[float, ...]:
+    """What a record's number may be multiplied with: shares are also told in hundredths, and millions also recorded as such."""
+    return (1.0, 1e6) if written.endswith("million") else (1.0, 100.0)
+
+
 def wrong(block: Block) -> list[str]:
     """The numbers of a block that none of its records holds, as far as they are written out."""
     known = [value for path in block.records for value in recorded(path)]
