@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# As Snakemake sets them for a rule of one thread.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 # Last, because a module of the standard library has this file's name.

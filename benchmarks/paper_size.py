@@ -494,7 +494,9 @@ def main() -> None:
         start = time.monotonic()
         command = [sys.executable, __file__, str(given.folder), "--shards", str(given.shards), "--run", step]
         with open(given.folder / f"{step}.log", "w", encoding="utf-8") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            # As Snakemake sets them for a rule of one thread.
+            environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         _, status, used = os.wait4(process.pid, 0)
         if status:
             raise SystemExit(f"{step} failed: see {given.folder / f'{step}.log'}")

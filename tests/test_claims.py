@@ -29,7 +29,22 @@ _UNIT = re.compile(
     r"(?:/s| a second| per second))\b"
 )
 #: Text of a page with such units that no run says: limits, settings, examples and what others have published.
-STATED: dict[str, tuple[str, ...]] = {}
+STATED = {
+    "README.md": ("6 GiB of memory and 8 GiB of disk",),
+    "cluster.md": ("after 12 hours", "750 tokens a second for a dense 32B model"),
+    "curation.md": ("512 rows or 20 seconds", "files above 1 MiB"),
+    "doctor.md": ("of 1 GiB or more",),
+    "generation.md": ("512 responses or 20 seconds",),
+    "sandbox.md": (
+        "a scratch folder of 64 MiB in memory",
+        "64 MiB per file",
+        "64 KiB more",
+        "3 GiB of memory; 128 MiB of files",
+        "its own limit of 2 GiB of address space",
+    ),
+    "verification.md": ("3h = 3", "its deadline of 10 s of CPU time"),
+    "what-runs-again.md": ("512 responses or 20 seconds",),
+}
 
 
 class Block(NamedTuple):

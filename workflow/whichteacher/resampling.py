@@ -16,8 +16,8 @@ from statsmodels.stats.multitest import multipletests
 #: Above this many values the bootstrap distribution of a mean, and the sign-flip distribution of a sum, are their normal
 #: limits to three digits; drawing them would cost minutes per number at the paper's 1.89 million queries.
 LARGE = 20_000
-#: Values held at once while resampling: 64 MiB of floats.
-_BATCH_VALUES = 2**23
+#: Values held at once while resampling: 2 MiB of floats, which stay in the processor's cache.
+_BATCH_VALUES = 2**18
 #: Sign, share of passes (a row per training seed, a column per problem), and the samples behind each share.
 Side = tuple[int, np.ndarray, int]
 
