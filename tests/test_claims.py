@@ -20,8 +20,9 @@ from measure import COMMANDS, MEASURED  # noqa: E402
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "config" / "README.md")
 _LINK = re.compile(r"\]\(((?:docs/|\.\./docs/)?(?:measured|miniature)/[\w.]+\.(?:txt|csv))\)")
 _NUMBER = re.compile(
-    r"(?<![\w.,^/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<power>e-?\d+)?(?![\w^]|[.,]\d)(?P<large> million)?"
+    r"(?<![\w.,^/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<power>e-?\d+)?(?![\w^]|[.,]\d)(?P<large> million)?(?P<share> ?%)?"
 )
+_SPOKEN = re.compile(r"(\d+) min (\d+) s")
 _RECORDED = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 #: What only a run can know: time, memory, rates.
 _UNIT = re.compile(
@@ -97,42 +98,44 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def claimed(text: str) -> list[tuple[str, float, float]]:
-    """The numbers of a text outside code and links: as written, their value, and half a unit of their last digit."""
-    bare = re.sub(r"`[^`]*`|\]\([^)]*\)|https?://\S+|\d+ min \d+ s", " ", text)
-    found = []
-    for match in re.finditer(r"(\d+) min (\d+) s", re.sub(r"`[^`]*`", " ", text)):
-        found.append((match[0], 60 * int(match[1]) + int(match[2]), 0.5))
-    for match in _NUMBER.finditer(bare):
+class Claim(NamedTuple):
+    """A number as a page writes it."""
+
+    written: str
+    value: float
+    half: float  # half a unit of its last digit
+    scales: tuple[float, ...] = (1.0,)  # what a record's number may be multiplied with
+
+    def holds(self, known: list[float]) -> bool:
+        """Whether one of the numbers ``known`` rounds to this one."""
+        return any(abs(scale * one - self.value) <= self.half * (1 + 1e-9) for one in known for scale in self.scales)
+
+
+def claimed(text: str) -> list[Claim]:
+    """The numbers of a text outside code and links."""
+    prose = re.sub(r"`[^`]*`|\]\([^)]*\)|https?://\S+", " ", text)
+    found = [Claim(match[0], 60 * int(match[1]) + int(match[2]), 0.5) for match in _SPOKEN.finditer(prose)]
+    for match in _NUMBER.finditer(_SPOKEN.sub(" ", prose)):
         decimals = match["decimals"] or ""
-        scale = float(f"1{match['power'] or 'e0'}") * (1e6 if match["large"] else 1)
-        value = float(match["digits"].replace(",", "") + decimals) * scale
-        found.append((match[0], value, 0.5 * 10.0 ** -max(len(decimals) - 1, 0) * scale))
+        unit = float(f"1{match['power'] or 'e0'}") * (1e6 if match["large"] else 1)
+        value = float(match["digits"].replace(",", "") + decimals) * unit
+        # Millions may be recorded as such, and shares are told in hundredths.
+        scales = (1.0, 1e6) if match["large"] else (1.0, 100.0) if match["share"] else (1.0,)
+        found.append(Claim(match[0], value, 0.5 * 10.0 ** -max(len(decimals) - 1, 0) * unit, scales))
     return found
 
 
 def recorded(path: Path) -> list[float]:
     """The numbers of a record, those of its command included; minutes and seconds also as seconds."""
     text = path.read_text(encoding="utf-8")
-    spoken = [60 * int(m[1]) + int(m[2]) for m in re.finditer(r"(\d+) min (\d+) s", text)]
-    return [*map(float, spoken), *(float(number.replace(",", "")) for number in _RECORDED.findall(text))]
-
-
-def scales(written: str) -> tuple[float, ...]:
-    """What a record's number may be multiplied with: shares are also told in hundredths, and millions also recorded as such."""
-    return (1.0, 1e6) if written.endswith("million") else (1.0, 100.0)
+    spoken = [60.0 * int(match[1]) + int(match[2]) for match in _SPOKEN.finditer(text)]
+    return [*spoken, *(float(number.replace(",", "")) for number in _RECORDED.findall(text))]
 
 
 def wrong(block: Block) -> list[str]:
-    """The numbers of a block that none of its records holds, as far as they are written out."""
+    """The numbers of a block that none of its records holds."""
     known = [value for path in block.records for value in recorded(path)]
-    return [
-        written
-        for written, value, half in claimed(block.text)
-        if not any(
-            abs(one - value) <= half * (1 + 1e-9) or abs(100 * one - value) <= half * (1 + 1e-9) for one in known
-        )
-    ]
+    return [claim.written for claim in claimed(block.text) if not claim.holds(known)]
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -177,4 +180,4 @@ def test_a_number_that_moved_is_found(tmp_path):
     says = Block("page", 1, "Of 1,500 rows 2.3 s, 12.4 %, 12,345, 2e-6, 0.012 million, 6 min 19 s.", (record,))
     assert wrong(says) == []
     says = Block("page", 1, "2.4 s, 13 %, 12,346, `77` and [it](99.txt), 6 min 20 s", (record,))
-    assert wrong(says) == ["6 min 20 s", "2.4", "13", "12,346"]
+    assert wrong(says) == ["6 min 20 s", "2.4", "13 %", "12,346"]

@@ -63,8 +63,8 @@ COMMANDS = {
     "sandbox": ".venv/bin/python benchmarks/sandbox.py --programs 40 --repeats 5",
     "training_packing": ".venv/bin/python benchmarks/training.py packing",
     "training_step": ".venv/bin/python benchmarks/training.py step --steps 40 --repeats 4 --parts",
-    "verification": ".venv/bin/python benchmarks/verification.py DATA",
-    "agreement": ".venv/bin/python tools/measure_agreement.py DATA",
+    "verification": ".venv/bin/python benchmarks/verification.py DATA | grep -v '^  '",
+    "agreement": ".venv/bin/python tools/measure_agreement.py DATA | grep '^|'",
     "conda": ".venv/bin/python tests/conda/run_study_with_conda.py SCRATCH/conda",
     "slurm": ".venv/bin/python tests/slurm/run_study_on_slurm.py",
     "scale": ".venv/bin/python tools/estimate_scale.py config/paper.yaml",
@@ -87,7 +87,7 @@ def measure(name: str, given: dict[str, str]) -> None:
     head = f"$ {command}\n{machine()}\n"
     print(head, end="", flush=True)
     words = re.sub(r"\b(?:DATA|FILE|SCRATCH)\b", lambda found: shlex.quote(given[found[0]]), command)
-    done = subprocess.run(["bash", "-c", words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{name} ended with {done.returncode}: {command}")
     text = done.stdout
