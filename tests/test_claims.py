@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -59,42 +60,19 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     """The blocks of a page."""
+    lines = page.read_text(encoding="utf-8").splitlines()
     found: list[Block] = []
     above: tuple[Path, ...] = ()
-    kind, start, lines = "", 0, []
-    fenced = False
-
-    def links(text: str) -> tuple[Path, ...]:
-        return tuple((page.parent / target).resolve() for target in _LINK.findall(text))
-
-    def close() -> None:
-        nonlocal above, lines
-        text = "\n".join(lines)
-        if text.strip():
-            own = links(text)
-            if kind in ("row", "output"):
-                found.append(Block(page.name, start, text, own or above))
-            else:
+    for token in MarkdownIt("commonmark").enable("table").parse("\n".join(lines)):
+        if token.type in ("inline", "code_block", "fence") and token.map:
+            start, end = token.map
+            text = "\n".join(lines[start:end])
+            if found and (found[-1].page, found[-1].line, found[-1].text) == (page.name, start + 1, text):
+                continue  # another cell of the same row
+            own = tuple((page.parent / target).resolve() for target in _LINK.findall(text))
+            if token.type == "inline" and not text.startswith("|"):
                 above = own
-                found.append(Block(page.name, start, text, own))
-        lines = []
-
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.startswith("```"):
-            close()
-            fenced = not fenced
-            continue
-        new = "output" if fenced or line.startswith("    ") else "row" if line.startswith("|") else "text"
-        item = re.match(r"\s*[*-] |#|\d+\. ", line)
-        if not line.strip() or new != kind or new == "row" or item:
-            close()
-            start = number
-        kind = new if line.strip() else ""
-        if line.strip():
-            lines.append(line)
-        if not line.strip():
-            kind = ""
-    close()
+            found.append(Block(page.name, start + 1, text, own or above))
     return found
 
 

@@ -3,8 +3,9 @@
     .venv/bin/python tools/measure.py [NAME ...] [--data DATA] [--ranks FILE] [--scratch SCRATCH]
 
 Without names every command is run that its options allow, in the order below, which takes hours: DATA is a folder of graded answers and
-model outputs from public repositories, FILE a vocabulary in tiktoken's form, SCRATCH a folder for clones and inputs of some 80 GB. Two
-benchmarks need an environment of their own (`.venv-benchmarks`, see benchmarks/corpus.py), the run on Slurm needs root.
+model outputs from public repositories, which some tests whose output is kept look for beside the project; FILE a vocabulary in tiktoken's
+form; SCRATCH a folder for clones and inputs of some 80 GB. Two benchmarks need an environment of their own (`.venv-benchmarks`, see
+benchmarks/corpus.py), the run on Slurm needs root.
 
 Each file begins with the command and the day and machine; the rest is what the command printed, standard output alone. Where a page
 states a number of a run it links to the file, and tests/test_claims.py looks for the number there.
@@ -34,6 +35,9 @@ COMMANDS = {
     "doctor": ".venv/bin/snakemake --cores all doctor --configfile config/test.yaml",
     "doctor_paper": ".venv/bin/snakemake --cores all doctor --configfile config/paper.yaml || true",
     "audit": ".venv/bin/python benchmarks/trace_audit.py",
+    "audit_real": ".venv/bin/python -m pytest --quiet --capture no tests/test_trace_audit.py -k real",
+    "contamination_real": ".venv/bin/python -m pytest --quiet --capture no tests/test_corpus_contamination_data.py",
+    "near_duplicates_real": ".venv/bin/python -m pytest --quiet --capture no tests/test_corpus_near_duplicates.py",
     "corpus_clean": (
         ".venv-benchmarks/bin/python benchmarks/corpus.py clean --rows 2000000 --repeats 1 --without pandas datatrove"
     ),
