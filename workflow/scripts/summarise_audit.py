@@ -6,7 +6,7 @@ the licences of the queries. No text of a trace is read. Writes one CSV for each
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +77,23 @@ MALFORMED = (
     "text_outside_tags",
     "nested_tags",
 )
+#: Columns that tell what a release lacks.
+_MAY_LACK = ("published_score", "published_perplexity", "finish_stated")
 Releases = Mapping[str, Mapping[str, Any]]
 
 
-def by_category(frame: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
-    """(release, category, rows) of a frame, then (release, "all", rows) of every release with several categories."""
-    found = []
-    for (release,), rows in frame.group_by("release", maintain_order=True):
-        parts = [(str(name), part) for (name,), part in rows.sort("category").group_by("category", maintain_order=True)]
-        found += [(str(release), name, part) for name, part in parts]
-        if len(parts) > 1:
-            found.append((str(release), "all", rows))
-    return found
+def by_category(frame: pl.DataFrame, *columns: str) -> Iterator[tuple[str, str, pl.DataFrame]]:
+    """(release, category, ``columns`` of the rows) of a frame, then (release, "all", ...) of every release with several categories.
+
+    One part is in memory at a time: a release may have millions of rows.
+    """
+    for release in frame["release"].unique(maintain_order=True):
+        own = frame.lazy().filter(pl.col("release") == release)
+        categories = sorted(map(str, own.select(pl.col("category").unique()).collect()["category"]))
+        for category in categories:
+            yield str(release), category, own.filter(pl.col("category") == category).select(columns).collect()
+        if len(categories) > 1:
+            yield str(release), "all", own.select(columns).collect()
 
 
 # --- verification ----------------------------------------------------------------------------------------------------
@@ -107,8 +112,9 @@ def verification(traces: pl.DataFrame, thresholds: Mapping[str, float]) -> list[
     limit = pl.col("category").cast(pl.String).replace_strict(dict(thresholds), return_dtype=pl.Float64)
     score = pl.col("published_score")
     said = pl.when(score.is_null()).then(pl.lit("no score")).when(score >= limit).then(pl.lit("pass"))
-    told = with_outcome(traces).with_columns(published=said.otherwise(pl.lit("fail")))
-    for release, category, part in by_category(told):
+    columns = ("release", "category", "verdict", "reason", "published_score")
+    told = with_outcome(traces.select(columns)).with_columns(published=said.otherwise(pl.lit("fail")))
+    for release, category, part in by_category(told, "published", "outcome"):
         grouped = part.group_by("published", "outcome").len()
         counts = {(str(said), str(ours)): count for said, ours, count in grouped.iter_rows()}
         both = sum(counts.get((said, ours), 0) for said in ("pass", "fail") for ours in ("pass", "fail"))
@@ -160,13 +166,14 @@ def unchecked(
             rows.append({"release": release, "category": category, "what": what, "why": why, "rows": count})
 
     for name in releases:
-        own = traces.filter(pl.col("release") == name)
+        columns = ("release", "category", "verdict", "reason", *_MAY_LACK)
+        own = traces.select(columns).filter(pl.col("release") == name)
         for reason, count in sorted(lost[name].items()):
             if reason == "no_query":
                 add(name, "all", "anything", "the row's question could not be imported (see the ledger)", count)
             elif reason != "duplicate_answer":
                 add(name, "all", "anything", f"unreadable row: {reason} (see the ledger)", count)
-        for _, category, part in by_category(own):
+        for _, category, part in by_category(own, "verdict", "reason"):
             if category == "all":
                 continue
             open_ = part.filter(pl.col("verdict") == "unknown").group_by("reason").len().sort("len", descending=True)
@@ -208,7 +215,7 @@ def unchecked(
 def words_of(traces: pl.DataFrame, column: str, meanings: Mapping[str, str], name: str) -> list[dict[str, Any]]:
     """How many traces have each word of ``column``, with its meaning and one place to look at."""
     rows = []
-    for release, category, part in by_category(traces):
+    for release, category, part in by_category(traces, "location", column):
         told = part.select("location", word=pl.col(column).str.split(" ")).explode("word").filter(pl.col("word") != "")
         counts = told.group_by("word").agg(pl.len(), pl.col("location").first())
         found = {word: (count, place) for word, count, place in counts.iter_rows()}
@@ -231,6 +238,7 @@ def words_of(traces: pl.DataFrame, column: str, meanings: Mapping[str, str], nam
 
 def with_missing(traces: pl.DataFrame) -> pl.DataFrame:
     """``traces`` with the faults ``score_missing`` and ``perplexity_missing``, where others of the release have one."""
+    traces = traces.select("release", "category", "location", "faults", "published_score", "published_perplexity")
     for column, word in (("published_score", "score_missing"), ("published_perplexity", "perplexity_missing")):
         has = pl.col(column).is_not_null().any().over("release")
         traces = with_word(traces, "faults", word, has & pl.col(column).is_null())
@@ -274,7 +282,8 @@ def with_compared(traces: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, list[in
 
 def truncation(traces: pl.DataFrame) -> list[dict[str, Any]]:
     """Signs of truncation, and after them each limit that lengths seem to have."""
-    compared, caps = with_compared(traces)
+    columns = ("release", "category", "location", "output_tokens", "finish_stated", "faults", "signs")
+    compared, caps = with_compared(traces.select(columns))
     rows = words_of(compared, "signs", SIGNS, "sign")
     for row in rows:
         if row["sign"] == "at_length_cap":
@@ -285,7 +294,7 @@ def truncation(traces: pl.DataFrame) -> list[dict[str, Any]]:
 def lengths(traces: pl.DataFrame) -> list[dict[str, Any]]:
     """Tokens of the responses: mean, quantiles and maximum, for each release and category."""
     rows = []
-    for release, category, part in by_category(traces):
+    for release, category, part in by_category(traces, "output_tokens"):
         tokens = part["output_tokens"]
         quantiles = {f"p{round(100 * share)}": tokens.quantile(share, "nearest") for share in _QUANTILES}
         shown = {"release": release, "category": category, "traces": part.height, "mean": tokens.mean()}
@@ -296,8 +305,8 @@ def lengths(traces: pl.DataFrame) -> list[dict[str, Any]]:
 def repetition(traces: pl.DataFrame) -> list[dict[str, Any]]:
     """How much responses repeat themselves: the median share of repeated 8-grams, and traces above each of :data:`REPEATED`."""
     rows = []
-    for release, category, part in by_category(traces):
-        shares = part.select("repeated_share", "location").drop_nulls()
+    for release, category, part in by_category(traces, "repeated_share", "location"):
+        shares = part.drop_nulls()
         if not shares.height:
             continue
         worst = shares.sort("repeated_share", "location", descending=[True, False]).row(0)
@@ -318,7 +327,7 @@ def repetition(traces: pl.DataFrame) -> list[dict[str, Any]]:
 def systems(traces: pl.DataFrame) -> list[dict[str, Any]]:
     """The system messages of each release: how many there are, and the five most frequent."""
     rows = []
-    for (release,), part in traces.group_by("release", maintain_order=True):
+    for (release,), part in traces.select("release", "system").group_by("release", maintain_order=True):
         counts = part.group_by("system").len().sort("len", "system", descending=[True, False])
         for system, count in counts.head(5).iter_rows():
             shown = {"release": str(release), "different": counts.height, "system": str(system) or "(none)"}
@@ -357,10 +366,13 @@ def duplicates(
         near = pairs.filter((pl.col("method") == "near") & pl.col("dropped_source").is_in(sources))
         add(name, "queries nearly equal to another", near.height, first(near, "dropped_source_row"))
         add(name, "rows that repeat an answer to their query word by word", lost[name].get("duplicate_answer", 0), None)
-        own_traces = traces.filter(pl.col("release") == name)
-        several = own_traces.group_by("query_id").agg(pl.len(), pl.col("location").min()).filter(pl.col("len") > 1)
-        add(name, "queries with several different answers", several.height, first(several, "location"))
-        same = own_traces.filter(pl.col("query_id").n_unique().over("response") > 1)
+        places = traces.select("release", "query_id", "location", "response").filter(pl.col("release") == name)
+        several = places.filter(pl.col("query_id").is_duplicated())
+        count = several["query_id"].n_unique()
+        add(name, "queries with several different answers", count, first(several, "location"))
+        same = places.filter(pl.col("response").is_duplicated()).filter(
+            pl.col("query_id").n_unique().over("response") > 1
+        )
         add(name, "responses that answer several queries word by word", same.height, first(same, "location"))
     return rows
 
@@ -429,18 +441,19 @@ def shared(traces: pl.DataFrame, releases: Releases) -> list[dict[str, Any]]:
     A query is decided where for each an answer passes, or all of its responses are whole and fail.
     """
     rows = []
-    outcomes = (
-        with_outcome(traces)
-        .group_by("release", "query_id")
+    columns = ("release", "query_id", "verdict", "reason", "output_tokens")
+    outcomes = {
+        name: with_outcome(traces.select(columns).filter(pl.col("release") == name))
+        .group_by("query_id")
         .agg(
             passed=(pl.col("outcome") == "pass").any(),
             failed=(pl.col("outcome") == "fail").all(),
             tokens=pl.col("output_tokens").median(),
         )
-    )
+        for name in releases
+    }
     for first, second in itertools.combinations(releases, 2):
-        one, other = (outcomes.filter(pl.col("release") == name).drop("release") for name in (first, second))
-        both = one.join(other, on="query_id", suffix="_b")
+        both = outcomes[first].join(outcomes[second], on="query_id", suffix="_b")
         if not both.height:
             continue
         decided = both.filter((pl.col("passed") | pl.col("failed")) & (pl.col("passed_b") | pl.col("failed_b")))
@@ -502,7 +515,7 @@ def release_rows(
     rows = []
     for name, table in layouts.items():
         counts = ledgers[name]
-        own = traces.filter(pl.col("release") == name)
+        own = traces.select("release", "query_id", "output_tokens").filter(pl.col("release") == name)
         apart = sum(count for reason, count in counts.items() if reason not in ("in", "kept", "duplicate_answer"))
         rows.append(
             {
