@@ -26,14 +26,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "docs" / "measured"
 _CLONE = "git clone --quiet . SCRATCH/{0} && cd SCRATCH/{0}"
+_FINDINGS = " 2>&1 | grep -E '^(fault|warning|ok|[0-9]+ faults)'"
 #: By name: the command, as a reader would type it; bash runs it. DATA, FILE and SCRATCH are the options above.
 COMMANDS = {
     "study": f"{_CLONE.format('study')} && make study 2> log && make study 2> /dev/null && du -sh results .venv*",
     "stages": "cd SCRATCH/study && .venv/bin/python tools/stage_times.py",
     "study_small": f"{_CLONE.format('small')} && for run in first again; do make study CONFIG=config/test.yaml 2> $run; done",
     "why": "cd SCRATCH/small && .venv/bin/python tools/why.py c1f95e --config config/test.yaml",
-    "doctor": ".venv/bin/snakemake --cores all doctor --configfile config/test.yaml",
-    "doctor_paper": ".venv/bin/snakemake --cores all doctor --configfile config/paper.yaml || true",
+    "doctor": f".venv/bin/snakemake --cores all doctor --configfile config/test.yaml{_FINDINGS}",
+    "doctor_paper": f"(.venv/bin/snakemake --cores all doctor --configfile config/paper.yaml || true){_FINDINGS}",
     "audit": ".venv/bin/python benchmarks/trace_audit.py",
     "audit_real": ".venv/bin/python -m pytest --quiet --capture no tests/test_trace_audit.py -k real",
     "contamination_real": ".venv/bin/python -m pytest --quiet --capture no tests/test_corpus_contamination_data.py",
@@ -63,7 +64,7 @@ COMMANDS = {
     "coverage": ".venv/bin/python benchmarks/comparison.py coverage",
     "summaries": ".venv/bin/python benchmarks/comparison.py summaries --queries 1000000 --traces 1000",
     "small_categories": ".venv/bin/python benchmarks/comparison.py summaries --queries 60000 --traces 1000",
-    "planning": ".venv/bin/python benchmarks/planning.py --finished SCRATCH/small",
+    "planning": "cd SCRATCH/small && .venv/bin/python benchmarks/planning.py --finished .",
     "sandbox": ".venv/bin/python benchmarks/sandbox.py --programs 40 --repeats 5",
     "training_packing": ".venv/bin/python benchmarks/training.py packing",
     "training_step": ".venv/bin/python benchmarks/training.py step --steps 40 --repeats 4 --parts",
