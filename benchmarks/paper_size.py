@@ -3,14 +3,14 @@
     .venv/bin/python benchmarks/paper_size.py FOLDER [--queries 1890000] [--shards 64] [--steps STEP ...]
 
 Makes, in FOLDER and once, what the steps read: three teachers' attempts and traces of 13,000 characters in 64 shards, 1.89 million
-queries; some 30 GB, and the steps write as much again. Each step then runs through its script in a process of its own. Printed: CPU
-seconds (user and system, imports included), rows, megabytes of text per CPU second, the peak of resident memory and ``mem_mb`` of
-the rule. The benchmark fails where a peak is above it.
+queries; some 20 GB, and the steps write as much again. Each step then runs through its script in a process of its own. Printed: CPU
+seconds (user and system, imports included), those by the clock, the peak of resident memory, and ``mem_mb`` of the rule. The benchmark
+fails where a peak is above it.
 
-``shard``: the steps that run once per teacher and shard, on one shard of words that a tokenizer has to work for. The tokenizer is one of
-Qwen's kind, trained here. ``read`` is the baseline: no more than reading that shard's text from Parquet. The others run once per
-teacher, control or study; their text is 1,500 sentences over and over, which packs about as well as traces do, and attempts hold no
-thinking there, which no such step reads. ``read_all`` reads one teacher's text; ``export_dataset`` writes 200,000 traces, and
+The first steps, down to ``measure_traces``, work on one shard, of words that a tokenizer has to work for; it is one of Qwen's kind, trained
+here. ``read`` is their baseline: no more than reading that shard's text from Parquet. The others work on all shards of a teacher, or of
+all three; their text is 1,500 sentences over and over, which pack eightfold (traces pack some fourfold), and attempts hold no thinking
+there, which no such step reads. ``read_all`` is their baseline, for one teacher's text; ``export_dataset`` writes 200,000 traces, and
 ``match_datasets`` runs twice, as ``parallel`` and matched on cells of length and perplexity.
 """
 

@@ -13,7 +13,7 @@ from whichteacher.chat import messages
 from whichteacher.engines.specs import OpenaiSpec, RewardSpec, Spec, VllmSpec, request_keys
 from whichteacher.rule import InputError
 from whichteacher.store import Store
-from whichteacher.tokens import open_tokenizer
+from whichteacher.tokenizer import open_tokenizer
 
 _RENDERED_ROWS = 8192
 

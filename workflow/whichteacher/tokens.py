@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whichteacher.places import locate
 from whichteacher.rule import InputError
+from whichteacher.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -146,24 +146,6 @@ class Tokenizer:
     def _fall_back(self, reason: str) -> None:
         self._fast = None
         print(f"{self._name}: this tokenizer {reason}: it encodes itself, some ten times slower than tiktoken would")
-
-
-def open_tokenizer(reference: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model reference (keys ``model`` and ``revision``) as transformers has it. Raises :class:`InputError` where
-    it cannot be loaded."""
-    # The plain class reads any tokenizer.json, and AutoTokenizer would import torch first: seconds, in every job.
-    from transformers import PreTrainedTokenizerFast
-
-    place, revision = locate(reference["model"]), reference["revision"]
-    try:
-        try:
-            return PreTrainedTokenizerFast.from_pretrained(place, revision=revision)
-        except (OSError, ValueError, TypeError):
-            from transformers import AutoTokenizer
-
-            return AutoTokenizer.from_pretrained(place, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{reference['model']}: no usable tokenizer: {error}") from error
 
 
 def load_tokenizer(reference: Mapping[str, Any]) -> Tokenizer:
