@@ -31,6 +31,12 @@ _FINDINGS = " 2>&1 | grep -E '^(fault|warning|ok|[0-9]+ faults)'"
 COMMANDS = {
     "study": f"{_CLONE.format('study')} && make study 2> log && make study 2> /dev/null && du -sh results .venv*",
     "stages": "cd SCRATCH/study && .venv/bin/python tools/stage_times.py",
+    "statistics": "cd SCRATCH/study/results/statistics && cat scores.csv student_comparison.csv training.csv teachers.csv",
+    "controls": (
+        "cd SCRATCH/study && .venv/bin/snakemake --cores all --configfile config/config.yaml "
+        "--config 'curation={controls: [parallel, equal_tokens]}' 2> log && "
+        "cat results/statistics/gap_by_control.csv results/statistics/conclusions.md"
+    ),
     "study_small": f"{_CLONE.format('small')} && for run in first again; do make study CONFIG=config/test.yaml 2> $run; done",
     "why": "cd SCRATCH/small && .venv/bin/python tools/why.py c1f95e --config config/test.yaml",
     "doctor": f".venv/bin/snakemake --cores all doctor --configfile config/test.yaml{_FINDINGS}",
