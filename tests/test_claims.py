@@ -24,7 +24,8 @@ _NUMBER = re.compile(
     r"(?<![\w.,^/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<power>e-?\d+)?(?![\w^]|[.,]\d)(?P<large> million)?(?P<share> ?%)?"
 )
 _SPOKEN = re.compile(r"(\d+) min (\d+) s")
-_RECORDED = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+_RECORDED = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)")
 #: What only a run can know: time, memory, rates.
 _UNIT = re.compile(
     r"\d ?(?:s|ms|min|h|MiB|GiB|CPU seconds|CPU s|seconds|minutes|hours|times (?:as|our|its|faster|slower)|(?:rows|tokens|traces|tests|jobs|MB|kB)"
@@ -107,7 +108,9 @@ def recorded(path: Path) -> list[float]:
     """The numbers of a record, those of its command included; minutes and seconds also as seconds."""
     text = path.read_text(encoding="utf-8")
     spoken = [60.0 * int(match[1]) + int(match[2]) for match in _SPOKEN.finditer(text)]
-    return [*spoken, *(float(number.replace(",", "")) for number in _RECORDED.findall(text))]
+    thousands = [float(found.replace(",", "")) for found in _THOUSANDS.findall(text)]
+    # A comma may also part the fields of a table.
+    return [*spoken, *thousands, *map(float, _RECORDED.findall(text))]
 
 
 def wrong(block: Block) -> list[str]:
