@@ -11,6 +11,7 @@ import study_tables
 import summarise_students
 
 from whichteacher import conclusions
+from whichteacher.report.students import findings
 from whichteacher.resampling import (
     Interval,
     PairedChange,
@@ -367,6 +368,12 @@ def test_a_gap_closes_where_its_cause_is_held_equal():
     assert len(lines) == 3
     assert lines[0].startswith("- On X, students of A score ")
     assert lines[0].endswith("2 training seeds). It holds in 2 of 3 controls; it closes under `length`.")
+    # The report's first sentences say so too.
+    shown = compared[(compared["control"] == "parallel") & (compared["benchmark"] == "all")]
+    (finding,) = findings(shown, {"a": "#000000", "b": "#ffffff"}, [line.removeprefix("- ") for line in lines])
+    assert finding["sentence"] == lines[2].removeprefix("- ")
+    (finding,) = findings(shown, {"a": "#000000", "b": "#ffffff"})
+    assert finding["sentence"] == shown["conclusion"].item()
 
 
 def test_problems_of_another_control_must_be_the_same():

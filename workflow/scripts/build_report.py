@@ -228,6 +228,10 @@ def build_students(
     comparison = read(inputs["student_comparison"], folder)
     rows = comparison.content
     shown = (rows["benchmark"] == ALL) & (rows["control"] == next(iter(controls)))
+    conclusions = Path(inputs["conclusions"]).read_text(encoding="utf-8")
+    conclusions = conclusions.replace("`", "").removeprefix("- ").strip().split("\n- ")
+    # One control alone has nothing to compare its gap with.
+    several = len(controls) > 1
     scores = read(inputs["scores"], folder, dtype={"seed": str})
     training = read(inputs["training"], folder)
     titles = {
@@ -235,17 +239,16 @@ def build_students(
         "table2": "Table 2. Mean output tokens per sample.",
     }
     return {
-        "findings": findings(rows[shown], colours),
-        "details": findings(rows[~shown], colours),
+        "findings": findings(rows[shown], colours, conclusions if several else ()),
+        "details": findings(rows[~shown], colours, conclusions if several else ()),
         "comparisons": len(rows),
         "differences": pictures["differences"],
         "student_comparison": comparison.table(student_comparison, teachers, labels, alpha),
         "tables": [
             read(inputs[name], folder).table(paper_table, title, teachers, benchmarks) for name, title in titles.items()
         ],
-        # One control alone has nothing to compare its gap with.
-        "gaps": read(inputs["gap_by_control"], folder).table(gaps, teachers, labels) if len(controls) > 1 else None,
-        "conclusions": Path(inputs["conclusions"]).read_text(encoding="utf-8").removeprefix("- ").strip().split("\n- "),
+        "gaps": read(inputs["gap_by_control"], folder).table(gaps, teachers, labels) if several else None,
+        "conclusions": conclusions,
         "student_details": [
             read(inputs[name], folder).table(make, teachers, labels)
             for name, make in (

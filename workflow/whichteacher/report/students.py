@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,12 +13,15 @@ from whichteacher.report.formatting import bounded, excludes_zero, interval, num
 from whichteacher.report.table import Table, table
 
 
-def findings(comparison: pd.DataFrame, colours: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The sentences of some rows of the comparison, the largest difference first."""
+def findings(
+    comparison: pd.DataFrame, colours: Mapping[str, str], conclusions: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The sentences of some rows of the comparison, the largest difference first, each with what ``conclusions`` (the lines of
+    conclusions.md) add of other controls."""
     ordered = comparison.reindex(comparison["difference"].abs().sort_values(ascending=False, kind="stable").index)
     return [
         {
-            "sentence": row["conclusion"],
+            "sentence": next((line for line in conclusions if line.startswith(row["conclusion"])), row["conclusion"]),
             "sure": excludes_zero(row),
             "colour": colours[row["teacher_a"] if row["difference"] > 0 else row["teacher_b"]],
         }
