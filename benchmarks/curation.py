@@ -70,14 +70,20 @@ _PATTERN = (
 # --- input -----------------------------------------------------------------------------------------------------------
 
 
-def make_texts(tokens: int) -> Iterator[str]:
-    """Responses of some 400 tokens each, in the format."""
-    rng = np.random.default_rng(0)
+def vocabulary(rng: np.random.Generator) -> list[str]:
+    """20,000 made-up words, with formulas, numbers and ends of sentences among them."""
     letters = list("etaoinshrdlucmfwygpbvk")
     words = ["".join(rng.choice(letters, size=int(rng.integers(2, 9)))) for _ in range(20_000)]
     words[5::40] = [f"${word[0]}^{{{len(word)}}}$" for word in words[5::40]]
     words[9::25] = [str(number) for number in rng.integers(0, 1000, len(words[9::25]))]
     words[3::30] = [f"{word}.\n\n" for word in words[3::30]]
+    return words
+
+
+def make_texts(tokens: int) -> Iterator[str]:
+    """Responses of some 400 tokens each, in the format."""
+    rng = np.random.default_rng(0)
+    words = vocabulary(rng)
     share = 1 / np.arange(1, len(words) + 1)
     share /= share.sum()
     responses = max(tokens // _RESPONSE_TOKENS, 100)

@@ -37,6 +37,8 @@ import pyarrow.compute as pc
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "workflow" / "scripts"), str(ROOT / "benchmarks")]
 
+from curation import train_tokenizer, vocabulary  # noqa: E402
+
 from whichteacher.config import CATEGORIES, Decontaminate  # noqa: E402
 from whichteacher.schemas import (  # noqa: E402
     BENCHMARK_PROBLEMS,
@@ -80,12 +82,7 @@ _FILL = {pa.string(): "", pa.int64(): 0, pa.float64(): 1.0, pa.bool_(): False}
 
 def _words(count: int, seed: int) -> list[str]:
     """``count`` words of a Zipf distribution, with numbers and formulas among them."""
-    rng = np.random.default_rng(0)
-    letters = list("etaoinshrdlucmfwygpbvk")
-    words = np.array(["".join(rng.choice(letters, size=int(rng.integers(2, 9)))) for _ in range(20_000)], object)
-    words[5::40] = [f"${word[0]}^{{{len(word)}}}$" for word in words[5::40]]
-    words[9::25] = [str(number) for number in rng.integers(0, 1000, len(words[9::25]))]
-    words[3::30] = [f"{word}.\n\n" for word in words[3::30]]
+    words = np.array(vocabulary(np.random.default_rng(0)), object)
     share = np.cumsum(1 / np.arange(1, len(words) + 1))
     return words[np.searchsorted(share / share[-1], np.random.default_rng(seed).random(count))].tolist()
 
@@ -185,8 +182,6 @@ def make_shard(folder: Path, rows: int) -> None:
 
     attempts = _attempts(queries, TEACHERS["one"], 1, texts)
     write_batches(folder / "attempts.parquet", _cut(attempts), COLLECTED)
-    from curation import train_tokenizer
-
     train_tokenizer(attempts["text"][:200].to_pylist(), folder / "tokenizer")
     perplexity = np.random.default_rng(3).lognormal(0.6, 0.2, attempts.num_rows)
     columns = {"attempt_id": attempts["attempt_id"], "query_id": attempts["query_id"], "state": "scored"}

@@ -1,5 +1,5 @@
-"""Every benchmark still runs: in small, for its code and not for its numbers. What starts an engine or plans the paper's study is left
-out, as those take minutes."""
+"""Every benchmark still runs: in small, for its code and not for its numbers. What starts an engine or plans the paper's study, which
+takes minutes, and what needs other data than it makes is left out."""
 
 import subprocess
 import sys

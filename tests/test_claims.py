@@ -21,7 +21,7 @@ from measure import COMMANDS, MEASURED  # noqa: E402
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "config" / "README.md")
 _LINK = re.compile(r"\]\(((?:docs/|\.\./docs/)?(?:measured|miniature)/[\w.]+\.(?:txt|csv))\)")
 _NUMBER = re.compile(
-    r"(?<![\w.,^/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<power>e-?\d+)?(?![\w^]|[.,]\d)(?P<large> million)?(?P<share> ?%)?"
+    r"(?<![\w.,^/])(?<!\w-)(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<power>e-?\d+)?(?![\w^]|[.,]\d)(?P<large> million)?(?P<share> ?%)?"
 )
 _SPOKEN = re.compile(r"(\d+) min (\d+) s")
 _RECORDED = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -157,8 +157,8 @@ def test_every_record_is_linked_to():
 
 def test_a_number_that_moved_is_found(tmp_path):
     record = tmp_path / "record.txt"
-    record.write_text("$ command --rows 1500\nours 2.345 CPU s, 0.124 of it, 12,345 rows, 1.5e-06, 6 min 19 s\n")
-    says = Block("page", 1, "Of 1,500 rows 2.3 s, 12.4 %, 12,345, 2e-6, 0.012 million, 6 min 19 s.", (record,))
+    record.write_text("$ command --rows 1500\nours 2.345 CPU s, 0.124 of it, 12,345 rows, 1.5e-06, 6 min 19 s, -9.41\n")
+    says = Block("page", 1, "Of 1,500 rows 2.3 s, 12.4 %, 12,345, 2e-6, 0.012 million, 6 min 19 s, (-9.4).", (record,))
     assert wrong(says) == []
-    says = Block("page", 1, "2.4 s, 13 %, 12,346, `77` and [it](99.txt), 6 min 20 s", (record,))
-    assert wrong(says) == ["6 min 20 s", "2.4", "13 %", "12,346"]
+    says = Block("page", 1, "2.4 s, 13 %, 12,346, `77` and [it](99.txt), 6 min 20 s, -9.5", (record,))
+    assert wrong(says) == ["6 min 20 s", "2.4", "13 %", "12,346", "9.5"]
